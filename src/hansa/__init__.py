@@ -1,0 +1,1 @@
+"""Federated learning in one typed system."""

@@ -1,0 +1,1 @@
+"""Learners from a framework's model, one module per framework."""

@@ -1,0 +1,1 @@
+"""Aggregators: streaming, mergeable reductions over updates."""

@@ -1,0 +1,1 @@
+"""Federated data sets: sources, partitions and splits."""

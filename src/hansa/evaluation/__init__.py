@@ -1,0 +1,1 @@
+"""Metrics, per site and federated."""

@@ -1,0 +1,50 @@
+# demo: the light core, four hospitals.  test: all tests.  check: what CI runs.  bench: figures, as JSON.  docs: the site.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
+ARGS ?=
+
+.PHONY: demo test check lint examples bench docs clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/.stamp-core
+	@$(BIN)/hansa demo $(ARGS)
+
+test: .venv/.stamp-dev
+	$(BIN)/pytest -q -n 2 $(ARGS)
+
+check: lint test examples docs
+
+lint: .venv/.stamp-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+examples: .venv/.stamp-dev
+	@$(BIN)/python examples/run_small.py
+
+bench: .venv/.stamp-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/.stamp-docs
+	$(BIN)/mkdocs build --strict --quiet
+
+clean:
+	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Installs are repeated only when what they install from has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Hansa needs Python 3.11 or newer; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/.stamp-core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[plot]'
+	@touch $@
+
+.venv/.stamp-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.stamp-core
+
+.venv/.stamp-docs: .venv/.stamp-dev
+	$(PIP) -e '.[docs]'
+	@touch $@

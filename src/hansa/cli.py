@@ -1,0 +1,138 @@
+"""The `hansa` command: finds its sub-commands by entry point and imports one only when it is called or listed.
+
+A distribution adds a command by declaring it in the group `hansa.commands`: a plain function, or a Typer app.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from hansa.errors import HansaError
+
+EXAMPLE = """Train four hospitals together: hansa demo
+
+Run a job file: hansa run job.toml --set algorithm.rounds=5
+
+Look at what ran: hansa runs list
+"""
+
+
+class _Commands(TyperGroup):
+    """A group whose commands are the entry points of `hansa.commands`."""
+
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  Click's signature
+        from hansa.core import registry
+
+        return registry.names("commands")
+
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup:  # noqa: ARG002  Click's signature
+        """The command of that name, imported now; one that cannot be imported says so when it is called.
+
+        Raises:
+            ConfigError: there is none; the nearest name is the hint.
+        """
+        from hansa.core import registry
+
+        try:
+            target = registry.find("commands", cmd_name)
+        except ImportError as error:  # another distribution's broken command must not take `hansa --help` down
+            return _broken(cmd_name, error)
+        return as_command(cmd_name, target)
+
+
+def as_command(name: str, target: object) -> TyperCommand | TyperGroup:
+    """A Typer app or a plain function as the command `name`.
+
+    Raises:
+        ConfigError: the entry point leads to neither.
+    """
+    from hansa.errors import ConfigError
+
+    if isinstance(target, typer.Typer):
+        app = target
+    elif callable(target):
+        app = typer.Typer(add_completion=False)
+        app.command(name)(target)
+    else:
+        raise ConfigError(f"the command {name!r} is neither a function nor a Typer app", got=type(target).__name__)
+    return _named(name, app)
+
+
+def _named(name: str, app: typer.Typer) -> TyperCommand | TyperGroup:
+    command = typer.main.get_command(app)
+    command.name = name
+    return cast("TyperCommand | TyperGroup", command)  # Typer makes no other class unless told to
+
+
+def _broken(name: str, cause: ImportError) -> TyperCommand | TyperGroup:
+    def fail() -> None:
+        from hansa.errors import ConfigError, HansaError
+
+        if isinstance(cause, HansaError):
+            raise cause
+        raise ConfigError(f"the command {name!r} cannot be imported: {cause}") from cause
+
+    app = typer.Typer(add_completion=False)
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=f"(cannot be imported: {cause})", context_settings=anything)(fail)
+    return _named(name, app)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hansa {version('hansa')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXAMPLE)
+def hansa(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Federated learning: the work travels to the data, only results come back."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; its exit code, as CONTRACTS lists them. An error of ours is one message on stderr."""
+    from hansa.errors import HansaError
+
+    given = sys.argv[1:] if argv is None else argv
+    args = [arg for arg in given if arg != "--debug"]  # before or after the sub-command
+    try:
+        typer.main.get_command(app).main(args, prog_name="hansa")
+    except HansaError as error:
+        _report(error, debug=args != given)
+        return error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return 130
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
+
+
+def _report(error: HansaError, *, debug: bool) -> None:
+    from hansa.errors import ClientError
+
+    if debug:
+        import traceback
+
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if isinstance(error, ClientError) and error.trace:
+        typer.echo(error.trace.rstrip(), err=True)
+    typer.echo(f"error: {error}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Who may import whom: the table of docs/architecture.md, checked on the source of every module."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src"
+MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself and errors
+    "errors": set(),
+    "core": set(),
+    "aggregation": {"core"},
+    "data": {"core"},
+    "evaluation": {"core"},
+    "learning": {"core", "aggregation"},
+    "adapters": {"core"},
+    "record": {"core"},
+    "config": {"core"},
+    "simulation": {"core", "data", "record"},
+    "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation"},
+}
+FOREIGN: dict[str, set[str]] = {
+    "errors": set(),
+    "core": {"numpy", "ml_dtypes", "msgspec", "safetensors"},
+}  # others choose their libraries freely
+OPTIONAL = {"torch", "sklearn", "matplotlib", "PIL", "rich"}  # at module level only in the adapter of that name
+MODULES = sorted(SRC.glob("hansa/**/*.py"))
+
+
+def imports(node: ast.AST, *, top_only: bool = False) -> Iterator[str]:
+    """The dotted names imported anywhere below the node; with `top_only`, those that importing the module runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{'.' * child.level}{child.module or ''}.{alias.name}" for alias in child.names)
+        elif not (top_only and (isinstance(child, ast.FunctionDef) or ast.unparse(child).startswith("if TYPE_CHECKING"))):
+            yield from imports(child, top_only=top_only)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What the module (`hansa.core.trees`) imports and may not."""
+    tree, own = ast.parse(source), f"{module}.".split(".")[1]
+    at_import = {name.split(".")[0] for name in imports(tree, top_only=True)} - sys.stdlib_module_names
+    if module.endswith((".commands", ".cli")):
+        return sorted(at_import - {"typer"})
+    if module == "hansa":
+        return sorted(at_import)
+    bad = sorted((at_import & OPTIONAL) - {module.removeprefix("hansa.adapters.")})
+    for name in imports(tree):
+        first, second, third = f"{name}..".split(".")[:3]
+        ours = first == "hansa" and second in {own, "errors"} | MAY_IMPORT[own]
+        other_adapter = own == second == "adapters" and third != f"{module}.".split(".")[2]
+        foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})
+        if not (ours or foreign) or other_adapter:
+            bad.append(name)
+    return bad
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    module = ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+    assert violations(module, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "bad"),
+    [
+        ("hansa.core.trees", "import torch", ["torch", "torch"]),
+        ("hansa.core.trees", "def f():\n    import pandas", ["pandas"]),
+        ("hansa.core.trees", "from hansa.learning import fedavg", ["hansa.learning.fedavg"]),
+        ("hansa.core.trees", "from hansa import learning", ["hansa.learning"]),
+        ("hansa.core.trees", "from . import task", ["..task"]),
+        ("hansa.errors", "import numpy", ["numpy"]),
+        ("hansa.adapters.torch", "import torch\nfrom hansa.adapters import numpy", ["hansa.adapters.numpy"]),
+        ("hansa.simulation.pool", "def f():\n    import hansa.adapters.torch", ["hansa.adapters.torch"]),
+        ("hansa.learning.fedavg", "from hansa.testing import fakes", ["hansa.testing.fakes"]),
+        ("hansa.record.folder", "if True:\n    import matplotlib", ["matplotlib"]),
+        ("hansa.data.commands", "import typer, rich", ["rich"]),
+        ("hansa.data.commands", "from hansa.core import trees", ["hansa"]),
+        ("hansa", "import numpy", ["numpy"]),
+    ],
+)
+def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:
+    assert violations(module, source) == bad
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("hansa.adapters.torch", "import torch\nfrom hansa.core import trees\nfrom hansa.errors import SpecError"),
+        (
+            "hansa.record.plot",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import rich\ndef f():\n    import matplotlib",
+        ),
+        ("hansa.data.commands", "import typer\ndef f():\n    from hansa.learning import fedavg"),
+    ],
+)
+def test_the_checker_lets_a_right_import_pass(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def test_core_stays_small() -> None:
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.glob("hansa/core/*.py")) <= 4_000

@@ -1,4 +1,5 @@
-# demo: the light core, four hospitals.  test: all tests.  check: what CI runs.  bench: figures, as JSON.  docs: the site.
+# demo: four hospitals, on the light core.  test: all tests.  check: what CI runs.  bench: figures, as JSON.  docs: the site.
+# ARGS is handed on: make test ARGS=tests/unit, make demo ARGS=--help
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
@@ -21,7 +22,8 @@ lint: .venv/.stamp-dev
 	$(BIN)/mypy
 
 examples: .venv/.stamp-dev
-	@$(BIN)/python examples/run_small.py
+	@set -e; root=$$PWD; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cd "$$work"; \
+	for file in "$$root"/examples/*.py; do echo "== examples/$${file##*/} --small"; "$$root"/$(BIN)/python "$$file" --small; done
 
 bench: .venv/.stamp-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -48,11 +48,12 @@ def violations(module: str, source: str) -> list[str]:
         return sorted(at_import - {"typer"})
     if module == "hansa":
         return sorted(at_import)
-    bad = sorted((at_import & OPTIONAL) - {module.removeprefix("hansa.adapters.")})
+    adapter = f"{module}..".split(".")[2] if own == "adapters" else ""
+    bad = sorted((at_import & OPTIONAL) - {adapter})
     for name in imports(tree):
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own, "errors"} | MAY_IMPORT[own]
-        other_adapter = own == second == "adapters" and third != f"{module}.".split(".")[2]
+        other_adapter = own == second == "adapters" and third != adapter
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})
         if not (ours or foreign) or other_adapter:
             bad.append(name)

@@ -23,12 +23,12 @@ class NoPredict:
 class SwappedArguments(NoPredict):
     def fit(
         self,
-        data: Dataset,
-        model: Tree,
+        data: Dataset,  # E: Argument 1 of "fit" is incompatible
+        model: Tree,  # E: Argument 2 of "fit" is incompatible
         config: FitConfig,
         *,
         rng: np.random.Generator,
-        abort: Signal,  # E: violates the Liskov substitution principle
+        abort: Signal,
     ) -> Update:
         return Update(model, 1, 1, 0.1, 0.0)
 

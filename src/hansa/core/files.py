@@ -1,0 +1,58 @@
+"""Files that are whole or not there: atomic writes, and the typed error of a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+from hansa.errors import StorageError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+def write_atomic(path: str | Path, parts: Iterable[Buffer]) -> None:
+    """Write the parts, one after the other, as the file `path`: a temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises:
+        StorageError: says which file and how many bytes; a full disk is named. What stood under the name still stands.
+    """
+    target, chunks = Path(path), list(parts)
+    part_file = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part_file.open("xb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        part_file.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise storage_error(error, target, size=sum(memoryview(part).nbytes for part in chunks)) from error
+    finally:
+        with contextlib.suppress(OSError):  # after the rename, or in a folder that could not be made, there is none
+            part_file.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: str | Path, *, size: int | None = None) -> StorageError:
+    """The typed error of an OSError: a full disk says so, and how many bytes were wanted."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return StorageError(
+        "the disk is full" if full else f"a file operation failed: {error.strerror or error}",
+        path=str(path),
+        expected=None if size is None else f"room for {size:,} bytes",
+        hint="free some space and resume; nothing that stood was changed" if full else None,
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -29,7 +29,7 @@ bench: .venv/.stamp-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: .venv/.stamp-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,121 @@
+"""`hansa data`: look at federated data before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hansa.data.federated import Summary
+
+app = typer.Typer(no_args_is_help=True)
+
+_SHOWN = 40  # sites in a table; --json has them all
+
+
+@app.callback()
+def data() -> None:
+    """Look at federated data."""
+
+
+@app.command()
+def inspect(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job file (.toml).")],
+    data: Annotated[Path | None, typer.Option("--data", help="The folder of your data.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As partition.sites=5.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Default: JOB-data.png, here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Rows, label skew and quantity skew of each site, as a table and a picture."""
+    from hansa import config
+    from hansa.data.federated import describe
+    from hansa.errors import JobReferenceError
+
+    if not job.endswith(".toml"):
+        raise JobReferenceError(
+            "`hansa data inspect` reads the data of a job file",
+            got=job,
+            expected="a .toml file",
+            hint="a Python job is given its data when it is run: show that with hansa.data.preview.plot",
+        )
+    summary = describe(config.read(Path(job), overrides=overrides or [], folder=data).federated())
+    picture = _draw(summary, out, default=Path(f"{Path(job).stem}-data.png"))
+    if as_json:
+        _print_json(summary, picture)
+    else:
+        _print_table(summary, picture)
+
+
+def _draw(summary: Summary, out: Path | None, *, default: Path) -> Path | None:
+    """The picture's path; None where none was asked for and matplotlib is not installed, which one line says."""
+    from hansa.data.preview import plot
+    from hansa.errors import MissingExtraError
+
+    try:
+        return plot(summary, out or default)
+    except MissingExtraError as error:
+        if out is not None:
+            raise
+        typer.echo(f"no picture: {error}", err=True)
+        return None
+
+
+def _print_json(summary: Summary, picture: Path | None) -> None:
+    import json
+
+    sites = [
+        {
+            "site": site.site,
+            "rows": dict(site.rows),
+            "labels": {str(label): rows for label, rows in site.labels.items()},
+            "label_skew": site.label_skew,
+        }
+        for site in summary.sites
+    ]
+    whole = {
+        "sites": sites,
+        "rows": summary.total,
+        "labels": {str(label): rows for label, rows in summary.labels.items()},
+        "classes": list(summary.classes),
+        "quantity_skew": summary.quantity_skew,
+        "label_skew": summary.label_skew,
+        "picture": None if picture is None else str(picture),
+    }
+    typer.echo(json.dumps(whole))
+
+
+def _print_table(summary: Summary, picture: Path | None) -> None:
+    """A Rich table on a terminal, else a line a site."""
+    from rich.console import Console
+    from rich.table import Table
+
+    labels = list(summary.labels) if len(summary.labels) <= 10 else []
+    heads = ["site", "train", "valid", "test", *(summary.label_name(label) for label in labels), "label skew"]
+    body = [
+        [
+            site.site,
+            *(str(site.rows[part]) for part in ("train", "valid", "test")),
+            *(str(site.labels.get(label, 0)) for label in labels),
+            f"{site.label_skew:.2f}",
+        ]
+        for site in summary.sites
+    ]
+    console = Console(soft_wrap=True)
+    if console.is_terminal:
+        table = Table(*heads[:1], title=f"{len(body):,} sites, {summary.total:,} rows", title_justify="left")
+        for head in heads[1:]:
+            table.add_column(head, justify="right")
+        for line in body[:_SHOWN]:
+            table.add_row(*line)
+        console.print(table)
+        if len(body) > _SHOWN:
+            console.print(f"and {len(body) - _SHOWN:,} more sites: --json has them all")
+    else:
+        for line in body:
+            typer.echo("  ".join(f"{head} {cell}" for head, cell in zip(heads, line, strict=True)))
+    typer.echo(f"quantity skew {summary.quantity_skew:.2f} (Gini of rows a site: 0 even, 1 one site has all)")
+    typer.echo(f"label skew {summary.label_skew:.2f} (mean total variation distance from all sites together: 0 alike, 1 disjoint)")
+    if picture is not None:
+        typer.echo(f"picture: {picture}")

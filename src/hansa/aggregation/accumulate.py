@@ -1,0 +1,259 @@
+"""The sequential float64 fold that Mean and Sum share: one term after another in the order they come, one cast at the end.
+
+For each entry the arithmetic is `acc = fl(w_1 u_1); acc = fl(acc + fl(w_i u_i))`, then one division and one cast. The running form
+(`add`, `finish`) and the form with all updates at hand (`fold`) do these same operations, so they give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from hansa.core import trees
+from hansa.core.trees import Array, Spec, Tree
+from hansa.errors import RunError, SpecError, WeightError
+
+BLOCK = 32_768  # float64 entries: an accumulator block and a term block are 512 KiB, which stays in a second-level cache
+SPAN = 32 * BLOCK  # entries a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """A sum under way: `sums[path]` is flat float64 (re, im, re, im, ... for a complex leaf), unset until the first update.
+
+    `weight` is the sum of the weights, `count` the number of updates. Only the accumulator that `add` or `merge` returned last is
+    good: they reuse the memory of the one they were given.
+    """
+
+    spec: Spec
+    sums: dict[str, Array]
+    weight: float = 0.0
+    count: int = 0
+
+
+def zero(like: Tree) -> Accumulator:
+    """An empty accumulator for updates with the leaves of `like`; 8 bytes an entry, 16 for complex.
+
+    Raises:
+        SpecError: a leaf's dtype does not fit into float64 or complex128 (objects, strings, times, long doubles).
+    """
+    check_dtypes(like)
+    sums = {path: np.empty(np.size(leaf) * _width(leaf.dtype)) for path, leaf in trees.leaves(like)}
+    return Accumulator(Spec.of(like), sums)
+
+
+def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
+    """The accumulator with `weight` times the update added, in the memory of `acc`; the update is only read.
+
+    Raises:
+        SpecError: the update has other leaves than the accumulator; nothing was added.
+        WeightError: the weight is not finite or not positive; nothing was added.
+        RunError: a sum left the range of float64; the accumulator is spoilt.
+    """
+    acc.spec.check(update)
+    weight = checked_weight(weight)
+    heavier = total_weight(acc.weight, weight)
+    scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
+    for path, leaf in trees.leaves(update):
+        line, total, width = _line(leaf), acc.sums[path], _width(leaf.dtype)
+        with overflow_named(path):
+            for start, stop in _blocks(0, np.size(leaf), BLOCK // width):
+                into = total[width * start : width * stop]
+                if acc.count == 0:
+                    _term(line, start, stop, weight, into)
+                else:
+                    term = _term(line, start, stop, weight, scratch[: into.size])
+                    np.add(into, term, out=into)
+    return replace(acc, weight=heavier, count=acc.count + 1)
+
+
+def merge(left: Accumulator, right: Accumulator) -> Accumulator:
+    """The accumulator of both, in the memory of `left`.
+
+    Raises:
+        SpecError: they are for different leaves.
+        RunError: a sum left the range of float64.
+    """
+    if left.spec != right.spec:
+        raise SpecError("accumulators of different leaves cannot be merged", expected=left.spec, got=right.spec)
+    for path, line in left.sums.items() if right.count else ():
+        with overflow_named(path):
+            if left.count:
+                np.add(line, right.sums[path], out=line)
+            else:
+                np.copyto(line, right.sums[path])
+    return replace(left, weight=total_weight(left.weight, right.weight), count=left.count + right.count)
+
+
+def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:
+    """The sums over `divisor`, cast once to the dtypes of the updates; `acc` is only read.
+
+    Raises:
+        RunError: nothing was added, or a result is out of its leaf's range.
+    """
+    if acc.count == 0:
+        raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
+    shapes = dict(acc.spec.items)
+    out = {path: np.empty(shapes[path].shape, shapes[path].dtype) for path in acc.sums}
+    scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
+    for path, line in acc.sums.items():
+        with overflow_named(path):
+            for start, stop in _blocks(0, line.size, BLOCK):
+                wide = np.divide(line[start:stop], divisor, out=scratch[: stop - start])
+                narrow(wide, _flat(out[path])[start:stop], path)
+    return trees.unflatten(out)
+
+
+def fold(updates: Sequence[Tree], weights: Sequence[float], divisor: float, *, threads: int = 1) -> dict[str, Any]:
+    """What zero, add, add, ..., finish give, bit for bit, from all updates at hand: block by block over all of them.
+
+    Memory beyond the updates: the result, and two blocks a thread. The threads live as long as the call.
+    """
+    if not updates:
+        raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
+    check_dtypes(updates[0])
+    spec = Spec.of(updates[0])
+    for update in updates[1:]:
+        spec.check(update)
+    lines = [{path: _line(leaf) for path, leaf in trees.leaves(update)} for update in updates]
+    out = trees.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), updates[0])
+
+    def fill(span: tuple[str, Array, int, int]) -> None:
+        path, leaf, start, stop = span
+        _fold_span([line[path] for line in lines], weights, divisor, leaf, start=start, stop=stop, path=path)
+
+    spans = [(path, leaf, start, stop) for path, leaf in trees.leaves(out) for start, stop in _blocks(0, leaf.size, SPAN)]
+    if threads == 1:
+        for span in spans:
+            fill(span)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, spans))
+    return out
+
+
+def _fold_span(
+    lines: Sequence[Array], weights: Sequence[float], divisor: float, out: Array, *, start: int, stop: int, path: str
+) -> None:
+    width = _width(out.dtype)
+    target = _flat(out)
+    size = min(BLOCK, width * (stop - start))
+    acc, scratch = np.empty(size), np.empty(size)
+    with overflow_named(path):  # in the thread: numpy's error state does not cross threads
+        for low, high in _blocks(start, stop, BLOCK // width):
+            wide, room = acc[: width * (high - low)], scratch[: width * (high - low)]
+            _term(lines[0], low, high, weights[0], wide)
+            for line, weight in zip(lines[1:], weights[1:], strict=True):
+                np.add(wide, _term(line, low, high, weight, room), out=wide)
+            np.divide(wide, divisor, out=wide)
+            narrow(wide, target[width * low : width * high], path)
+
+
+def _term(line: Array, start: int, stop: int, weight: float, out: Array) -> Array:
+    """`weight` times entries start:stop, in float64, in `out`."""
+    part = line[start:stop] if line.ndim == 1 else line.flat[start:stop]
+    if part.dtype.kind == "c":
+        part = np.ascontiguousarray(part).view(part.real.dtype)
+    if part.dtype == np.float64:
+        return np.multiply(part, weight, out=out)
+    # Casting first is faster than a multiply that casts: numpy does the latter in buffers of its own.
+    np.copyto(out, part, casting="unsafe")
+    return out if weight == 1.0 else np.multiply(out, weight, out=out)
+
+
+def narrow(wide: Array, out: Array, path: str) -> None:
+    """Cast float64 values into `out`: one rounding for floats, half to even for integers and booleans. `wide` is used up.
+
+    Raises:
+        RunError: an integer is out of its dtype's range.
+    """
+    if out.dtype.kind in "iub":
+        np.rint(wide, out=wide)
+    if out.dtype.kind in "iu" and wide.size:
+        info = np.iinfo(out.dtype)
+        low, high = float(wide.min()), float(wide.max())
+        if not (low >= float(info.min) and high < float(info.max) + 1.0):  # float(2^63 - 1) + 1 is 2^63
+            raise RunError(
+                "a result is out of its leaf's range",
+                path=path,
+                expected=f"{out.dtype.name}: {info.min} to {info.max}",
+                got=f"{low:g} to {high:g}",
+                hint="use a wider dtype for this leaf",
+            )
+    np.copyto(out, wide, casting="unsafe")
+
+
+class overflow_named:  # noqa: N801  a context manager, read as a phrase
+    """Turns an overflow inside the block into a RunError that names the leaf."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._state = np.errstate(over="raise", invalid="ignore")
+
+    def __enter__(self) -> None:
+        self._state.__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._state.__exit__(None, None, None)
+        if isinstance(error, FloatingPointError):
+            raise RunError("a result is out of its leaf's range", path=self._path, got=str(error)) from None
+
+
+def checked_weight(weight: float) -> float:
+    """The weight as a float.
+
+    Raises:
+        WeightError: it is not finite or not positive.
+    """
+    if not (isfinite(weight) and weight > 0):
+        raise WeightError("not a weight", expected="a finite number > 0", got=weight)
+    return float(weight)
+
+
+def total_weight(left: float, right: float) -> float:
+    """left + right.
+
+    Raises:
+        WeightError: that is over the range of float64: a mean would be 0 or nan.
+    """
+    total = left + right
+    if not isfinite(total):
+        raise WeightError("the weights add up to infinity", expected="a finite total")
+    return total
+
+
+def check_dtypes(like: Tree) -> None:
+    """Return if each leaf's dtype fits into float64 or complex128.
+
+    Raises:
+        SpecError: one does not; names it.
+    """
+    for path, leaf in trees.leaves(like):
+        if not np.can_cast(leaf.dtype, np.complex128):
+            raise SpecError("a leaf cannot be summed", path=path, got=leaf.dtype.name, expected="a number of at most 64 bits")
+
+
+def _width(dtype: np.dtype[Any]) -> int:
+    return 2 if dtype.kind == "c" else 1
+
+
+def _line(leaf: Array) -> Array:
+    """The leaf as a line where that is a view; a block of any other is copied when it is read."""
+    leaf = np.asarray(leaf)
+    return leaf.reshape(-1) if leaf.flags.c_contiguous else leaf
+
+
+def _flat(out: Array) -> Array:
+    """A view of an array of our own as a line of real numbers."""
+    line = out.reshape(-1)
+    return line.view(line.real.dtype) if line.dtype.kind == "c" else line
+
+
+def _blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    for low in range(start, stop, size):
+        yield low, min(low + size, stop)

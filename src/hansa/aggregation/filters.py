@@ -1,0 +1,50 @@
+"""Filters on updates, by the names that a job writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hansa.aggregation import clipping
+from hansa.core.task import FLContext, Shareable
+from hansa.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A filter that bounds the L2 norm of the tree at `path` of a shareable's body; "" is the whole body.
+
+    Raises:
+        SpecError: there is no tree at `path`.
+        NotFiniteError: an entry is inf or NaN.
+    """
+
+    norm: float
+    path: str = "delta"
+
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:  # noqa: ARG002  the protocol's; clipping needs no context
+        """The shareable with its update scaled down where it was too long."""
+        keys = self.path.split("/") if self.path else []
+        return replace(shareable, body=self._clipped(shareable.body, keys))
+
+    def _clipped(self, node: Any, keys: list[str]) -> Any:
+        if not isinstance(node, Mapping) or (keys and keys[0] not in node):
+            raise SpecError("there is no update to clip", path=self.path, hint="name where the update stands: clip(norm, path=...)")
+        if not keys:
+            return clipping.clip(node, norm=self.norm)[0]
+        return {**node, keys[0]: self._clipped(node[keys[0]], keys[1:])}
+
+
+def clip(norm: float, *, path: str = "delta") -> Clip:
+    """A filter that scales the update at `path` to an L2 norm of at most `norm`, over all its leaves together.
+
+    >>> import numpy as np
+    >>> clip(1.0)(Shareable({"delta": {"w": np.array([3.0, 4.0])}}), FLContext()).body
+    {'delta': {'w': array([0.6, 0.8])}}
+
+    Raises:
+        ConfigError: `norm` is not a finite number > 0.
+    """
+    clipping.clip({}, norm=norm)  # refuses a bad norm where it is written, not in the first round
+    return Clip(norm, path)

@@ -1,0 +1,121 @@
+"""What an update must be before it is added: the one check, for simulation and deployment alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hansa.core.task import Expect, Shareable
+from hansa.core.trees import Array, Leaf, Tree, leaves
+from hansa.errors import NotFiniteError, SpecError, WeightError
+
+BLOCK = 65_536  # entries whose squares are summed at a time; they stay in cache for the exact look that may follow
+
+
+def admit(reply: Shareable, expects: Sequence[Expect]) -> None:
+    """Return if every expected part of the reply can be added; nothing is changed, whether it returns or raises.
+
+    The order is: all specs, all weights, then the entries, so that the cheap checks come first.
+
+    >>> admit(Shareable({"w": np.ones(2), "n": np.array(3.0)}), [Expect("w", weight="n")])
+    >>> admit(Shareable({"w": np.array([1.0, np.inf]), "n": np.array(3.0)}), [Expect("w", weight="n")])
+    Traceback (most recent call last):
+        ...
+    hansa.errors.NotFiniteError: an entry is not finite; at path w; expected finite numbers; got inf at [1]
+
+    Raises:
+        SpecError: a part is missing, or its leaves have other names, dtypes or shapes, or are not arrays of numbers.
+        WeightError: a weight is not a real scalar, not finite, not positive, or over the cap.
+        NotFiniteError: an entry is inf or NaN; names the leaf and the first such index.
+    """
+    parts = [(expect, _locate(reply.body, expect.path)) for expect in expects]
+    for expect, part in parts:
+        _check_spec(expect, part)
+    for expect in expects:
+        if expect.weight is not None:
+            _check_weight(_locate(reply.body, expect.weight), path=expect.weight, cap=expect.weight_cap)
+    for expect, part in parts:
+        for path, leaf in _arrays(part):
+            check_finite(leaf, path=_join(expect.path, path))
+
+
+def check_finite(leaf: Array, *, path: str) -> None:
+    """Return if every entry is finite.
+
+    Raises:
+        NotFiniteError: one is inf or NaN; names the first in C order.
+    """
+    if leaf.dtype.kind in "iub" or leaf.size == 0:
+        return
+    line = leaf.ravel(order="K")  # finiteness does not care for order; a transposed leaf needs no copy this way
+    if line.dtype.kind == "c":
+        line = line.view(line.real.dtype)
+    wide = line.dtype if line.dtype in (np.float32, np.float64, np.longdouble) else np.dtype(np.float32)
+    for start in range(0, line.size, BLOCK):
+        block = line[start : start + BLOCK].astype(wide, copy=False)
+        # A finite sum of squares has finite terms, and a dot product runs at the speed of memory. The sum of finite squares may
+        # overflow: only then are the entries looked at one by one.
+        with np.errstate(all="ignore"):
+            squares = float(np.dot(block, block))
+        if not math.isfinite(squares) and not np.isfinite(block).all():
+            _refuse(leaf, path=path)
+
+
+def _refuse(leaf: Array, *, path: str) -> None:
+    index = np.unravel_index(int(np.argmin(np.isfinite(leaf))), leaf.shape)
+    where = f" at [{','.join(str(i) for i in index)}]" if leaf.ndim else ""
+    raise NotFiniteError("an entry is not finite", path=path or None, expected="finite numbers", got=f"{leaf[index]}{where}")
+
+
+def _locate(body: Tree, path: str) -> Any:
+    """What stands at the path; "" is the whole body."""
+    node: Any = body
+    for key in path.split("/") if path else ():
+        if not isinstance(node, Mapping) or key not in node:
+            raise SpecError("a part of the reply is missing", path=path, hint="the site ran another version of this task")
+        node = node[key]
+    return node
+
+
+def _arrays(part: Any) -> list[tuple[str, Array]]:
+    return list(leaves(part)) if isinstance(part, Mapping) else [("", part)]
+
+
+def _check_spec(expect: Expect, part: Any) -> None:
+    # A scalar or a single array stands at its path without a tree around it: its spec has the one path "".
+    single = not isinstance(part, Mapping)
+    if expect.spec is not None:
+        if single and [path for path, _ in expect.spec.items] == [""]:
+            want = expect.spec.items[0][1]
+            if not isinstance(part, np.ndarray | np.generic):
+                raise SpecError("not an array", path=expect.path or None, expected=want, got=type(part).__name__)
+            if (got := Leaf(part.dtype, part.shape)) != want:
+                raise SpecError("an array does not fit", path=expect.path or None, expected=want, got=got)
+        else:
+            expect.spec.check(part, path=expect.path)
+    for path, leaf in _arrays(part):
+        if not isinstance(leaf, np.ndarray | np.generic):
+            raise SpecError("not an array", path=_join(expect.path, path), expected="an array", got=type(leaf).__name__)
+        if not np.can_cast(leaf.dtype, np.clongdouble):
+            got = Leaf(leaf.dtype, leaf.shape)
+            raise SpecError("not an array of numbers", path=_join(expect.path, path), expected="numbers", got=got)
+
+
+def _check_weight(value: Any, *, path: str, cap: float) -> None:
+    expected = "a finite number > 0" + (f" and <= {cap:g}" if math.isfinite(cap) else "")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray | np.generic):
+        raise WeightError("not a weight", path=path, expected=expected, got=type(value).__name__)
+    if value.shape != () or value.dtype.kind not in "iuf":
+        raise WeightError("not a weight", path=path, expected=expected, got=Leaf(value.dtype, value.shape))
+    weight = float(value)
+    if not (math.isfinite(weight) and 0 < weight <= cap):
+        raise WeightError("not a weight", path=path, expected=expected, got=f"{weight:g}")
+
+
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 
 import numpy as np
 
-from hansa.core.task import FLContext, Reply, Shareable, Signal
+from hansa.core.round import Policy
+from hansa.core.task import FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Array, Tree
 
 Part = Literal["train", "valid", "test"]
@@ -167,3 +168,16 @@ class Replies(Protocol):
     def refused(self) -> Sequence[Reply]: ...
     @property
     def lost(self) -> Sequence[Reply]: ...
+
+
+class Federation(Protocol):
+    """Sites and a way to ask them, simulated or real. All that a workflow may take from outside comes through here."""
+
+    @property
+    def sites(self) -> Sequence[str]: ...
+    @property
+    def seed(self) -> int: ...
+    def task(self, task: Task, slots: Sequence[int], policy: Policy) -> Replies: ...
+    def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None: ...  # noqa: A002  DESIGN's word; notes are JSON
+    def restore(self) -> tuple[int, Tree, Mapping[str, Any]] | None: ...
+    def report(self, record: Mapping[str, Any]) -> None: ...  # a line of metrics.jsonl

@@ -1,0 +1,135 @@
+"""Executors serve tasks at a site: one message in, one message out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, final
+
+from hansa.core.computation import Computation
+from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Select, pick
+from hansa.core.plan import Stage, plan
+from hansa.core.task import FLContext, Shareable, Signal
+from hansa.core.types import StructType
+from hansa.core.values import pack, restore, unpack
+from hansa.errors import ConfigError, RunError
+
+
+class Executor(ABC):
+    """Serves tasks by name. Subclass it for task-oriented work; a computation gets a FunctionExecutor by itself."""
+
+    @abstractmethod
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """The site's reply to a task. What it raises becomes a Failure in the run's record, with the traceback."""
+
+
+@final
+class FunctionExecutor(Executor):
+    """Serves the client stages of computations: the task's name leads to the functions that the plan lists."""
+
+    def __init__(self, computations: Iterable[Computation]) -> None:
+        self._stages: dict[str, Stage] = {}
+        for computation in computations:
+            for stage in plan(computation).stages:
+                if self._stages.setdefault(stage.task, stage) is not stage:
+                    raise ConfigError("two stages of a job have one task name", task=stage.task, hint="rename one of the functions")
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names served."""
+        return list(self._stages)
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Run the stage's functions on the site's data and return what the stage reads."""
+        stage = self._stage(task_name)
+        return _reply(stage, client_values(stage, shareable.body, fl_ctx, abort_signal))
+
+    def execute_many(
+        self, task_name: str, shareable: Shareable, contexts: Sequence[FLContext], abort_signal: Signal
+    ) -> list[Shareable]:
+        """The replies of many clients, computed together where a function is written for it.
+
+        Raises:
+            ConfigError: a function has no batched form; it is never run client by client in silence.
+        """
+        stage = self._stage(task_name)
+        columns: dict[int, list[Any]] = {}
+        given = {id(node): unpack(shareable.body.get(label, {}), node.type) for label, node in stage.goes}
+        for node in stage.order:
+            columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
+        rows = [{key: column[i] for key, column in columns.items()} for i in range(len(contexts))]
+        return [_reply(stage, row) for row in rows]
+
+    def _stage(self, task_name: str) -> Stage:
+        stage = self._stages.get(task_name)
+        if stage is None:
+            raise RunError("no function serves this task", task=task_name, expected=self.tasks)
+        return stage
+
+
+def client_values(stage: Stage, body: Mapping[str, Any], ctx: FLContext, abort: Signal) -> dict[int, Any]:
+    """The value of each node of a stage at one client, by node identity."""
+    values: dict[int, Any] = {id(node): unpack(body.get(label, {}), node.type) for label, node in stage.goes}
+    for node in stage.order:
+        if id(node) not in values:
+            values[id(node)] = ctx.load(_data_name(node, ctx)) if isinstance(node, Parameter) else compute(node, values, ctx, abort)
+    return values
+
+
+def compute(node: Node, values: Mapping[int, Any], ctx: FLContext, abort: Signal) -> Any:
+    """The value of one node from those of its inputs."""
+    match node:
+        case Constant():
+            return node.value
+        case Select():
+            return pick(values[id(node.source)], node.key)
+        case Record():
+            kind = getattr(node.type, "member", node.type)
+            items = [values[id(item)] for _, item in node.items]
+            return restore(items, kind) if isinstance(kind, StructType) else tuple(items)
+        case Apply():
+            args = [values[id(item)] for item in node.args]
+            kwargs = {name: values[id(item)] for name, item in node.kwargs}
+            return node.fn.fn(*args, **kwargs, **_wanted(node, ctx, abort))
+    raise RunError(f"{type(node).__name__} cannot be computed at {ctx.site or 'this place'}")
+
+
+def _wanted(node: Apply, ctx: FLContext, abort: Signal) -> dict[str, object]:
+    if not node.fn.wants:
+        return {}
+    return {name: value for name, value in (("ctx", ctx), ("abort", abort)) if name in node.fn.wants}
+
+
+def _data_name(node: Parameter, ctx: FLContext) -> str:
+    return ctx.data or node.name
+
+
+def _reply(stage: Stage, values: Mapping[int, Any]) -> Shareable:
+    metrics: dict[str, float] = {}
+    for node in stage.order:
+        if id(node) in stage.fresh:
+            reported = getattr(values[id(node)], "metrics", None)
+            if isinstance(reported, Mapping):
+                metrics.update({str(name): float(value) for name, value in reported.items()})
+    return Shareable({label: pack(values[id(node)], path=label) for label, node in stage.reads}, metrics)
+
+
+def _column(
+    node: Node, columns: Mapping[int, list[Any]], given: Mapping[int, Any], contexts: Sequence[FLContext], abort: Signal
+) -> list[Any]:
+    if isinstance(node, Broadcast):
+        return [given[id(node)]] * len(contexts)
+    if isinstance(node, Parameter):
+        return [ctx.load(_data_name(node, ctx)) for ctx in contexts]
+    if isinstance(node, Apply) and not node.fn.loops:
+        if node.fn.many is None:
+            raise ConfigError(
+                f"{node.fn.name} has no batched form, so the vectorised engine cannot run it",
+                got=node.fn.about or node.fn.name,
+                hint="use --engine loop or pool, or give the function a batched form: local_computation(fn, many=...)",
+            )
+        names = [name for name, _ in node.fn.parameters]
+        sources = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
+        rows = [tuple(columns[id(sources[name])][i] for name in names if name in sources) for i in range(len(contexts))]
+        return node.fn.many(rows, contexts, abort)
+    return [compute(node, {key: column[i] for key, column in columns.items()}, ctx, abort) for i, ctx in enumerate(contexts)]

@@ -10,39 +10,95 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hansa import errors
+    from hansa.core.computation import federated_computation, local_computation
+    from hansa.core.executor import Executor
+    from hansa.core.intrinsics import (
+        federated_aggregate,
+        federated_broadcast,
+        federated_collect,
+        federated_eval,
+        federated_map,
+        federated_mean,
+        federated_sum,
+        federated_value,
+        federated_zip,
+    )
     from hansa.core.protocols import FitConfig, Learner, Update
     from hansa.core.task import FLContext, Shareable, Signal, Task
     from hansa.core.trees import Spec, Tree
+    from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
     from hansa.errors import HansaError
 
     __version__: str
 
 __all__ = [
+    "CLIENTS",
+    "SERVER",
+    "Clients",
+    "Executor",
     "FLContext",
+    "FederatedType",
     "FitConfig",
+    "FunctionType",
     "HansaError",
     "Learner",
+    "SequenceType",
+    "Server",
     "Shareable",
     "Signal",
     "Spec",
+    "StructType",
     "Task",
+    "TensorType",
     "Tree",
     "Update",
     "errors",
+    "federated_aggregate",
+    "federated_broadcast",
+    "federated_collect",
+    "federated_computation",
+    "federated_eval",
+    "federated_map",
+    "federated_mean",
+    "federated_sum",
+    "federated_value",
+    "federated_zip",
+    "local_computation",
 ]
 
 _MODULE_OF = {  # the same names as in __all__ and above: a test compares the three
+    "CLIENTS": "hansa.core.types",
+    "SERVER": "hansa.core.types",
+    "Clients": "hansa.core.types",
+    "Executor": "hansa.core.executor",
     "FLContext": "hansa.core.task",
+    "FederatedType": "hansa.core.types",
     "FitConfig": "hansa.core.protocols",
+    "FunctionType": "hansa.core.types",
     "HansaError": "hansa.errors",
     "Learner": "hansa.core.protocols",
+    "SequenceType": "hansa.core.types",
+    "Server": "hansa.core.types",
     "Shareable": "hansa.core.task",
     "Signal": "hansa.core.task",
     "Spec": "hansa.core.trees",
+    "StructType": "hansa.core.types",
     "Task": "hansa.core.task",
+    "TensorType": "hansa.core.types",
     "Tree": "hansa.core.trees",
     "Update": "hansa.core.protocols",
     "errors": "hansa.errors",
+    "federated_aggregate": "hansa.core.intrinsics",
+    "federated_broadcast": "hansa.core.intrinsics",
+    "federated_collect": "hansa.core.intrinsics",
+    "federated_computation": "hansa.core.computation",
+    "federated_eval": "hansa.core.intrinsics",
+    "federated_map": "hansa.core.intrinsics",
+    "federated_mean": "hansa.core.intrinsics",
+    "federated_sum": "hansa.core.intrinsics",
+    "federated_value": "hansa.core.intrinsics",
+    "federated_zip": "hansa.core.intrinsics",
+    "local_computation": "hansa.core.computation",
 }
 
 if not TYPE_CHECKING:  # a type checker would otherwise accept every name

@@ -1,0 +1,26 @@
+import hansa as hs
+from hansa.core.protocols import Dataset
+
+
+def count(data: Dataset) -> int:
+    return len(data)
+
+
+@hs.federated_computation
+def total(data: hs.Clients[Dataset]) -> hs.Server[str]:
+    rows = hs.federated_map(count, data)
+    return hs.federated_sum(rows)  # E: Argument 1 to "federated_sum" has incompatible type "int"; expected "str"
+
+
+@hs.federated_computation
+def named(data: hs.Clients[Dataset]) -> hs.Server[int]:
+    return hs.federated_sum(hs.federated_map(count, data).rows)  # E: "int" has no attribute "rows"
+
+
+hs.federated_value(1, "server")  # E: Argument 2 to "federated_value" has incompatible type "str"; expected "Placement"
+hs.federated_eval(count, hs.CLIENTS)  # E: Argument 1 to "federated_eval" has incompatible type
+
+
+class Silent(hs.Executor):
+    def execute(self, task_name: str, shareable: hs.Shareable) -> hs.Shareable:  # E: Signature of "execute" incompatible
+        return shareable

@@ -9,7 +9,7 @@ def count(data: Dataset) -> int:
 @hs.federated_computation
 def total(data: hs.Clients[Dataset]) -> hs.Server[str]:
     rows = hs.federated_map(count, data)
-    return hs.federated_sum(rows)  # E: Argument 1 to "federated_sum" has incompatible type "int"; expected "str"
+    return hs.federated_sum(rows)  # E: Incompatible return value type (got "int", expected "str")
 
 
 @hs.federated_computation

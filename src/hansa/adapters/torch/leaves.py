@@ -1,0 +1,147 @@
+"""Between a torch module and a Tree: leaves under torch's own names, moved without a spare copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hansa.core.trees import Array, Spec, Tree
+from hansa.errors import ConfigError, SpecError
+
+# numpy has no dtype of its own for these: the bits go through an integer of the same width.
+_BITS: dict[torch.dtype, tuple[torch.dtype, np.dtype[Any]]] = {
+    torch.bfloat16: (torch.int16, np.dtype(ml_dtypes.bfloat16)),
+    torch.float8_e4m3fn: (torch.uint8, np.dtype(ml_dtypes.float8_e4m3fn)),
+    torch.float8_e5m2: (torch.uint8, np.dtype(ml_dtypes.float8_e5m2)),
+}
+_BITS_OF = {theirs: (bits, ours) for ours, (bits, theirs) in _BITS.items()}
+
+
+def array(tensor: Tensor) -> Array:
+    """The tensor as an array; on the CPU it shares the tensor's memory."""
+    tensor = tensor.detach().cpu()
+    if (pair := _BITS.get(tensor.dtype)) is None:
+        return tensor.numpy()
+    bits, dtype = pair
+    return tensor.view(bits).numpy().view(dtype)
+
+
+def tensor(values: Array) -> Tensor:
+    """The array as a CPU tensor of its own memory: the array may be read-only."""
+    own = np.array(values, order="C")
+    if (pair := _BITS_OF.get(own.dtype)) is None:
+        return torch.from_numpy(own)
+    bits, dtype = pair
+    return torch.from_numpy(own.view(np.dtype(str(bits).removeprefix("torch.")))).view(dtype)
+
+
+def require_leaves(module: nn.Module) -> None:
+    """Return if each entry of the module's state can be a leaf of a Tree.
+
+    Raises:
+        ConfigError: an entry is no tensor, has no shape yet (a lazy layer), or has `/` in its name.
+    """
+    for name, value in module.state_dict(keep_vars=True).items():
+        if "/" in name:
+            raise ConfigError("a layer's name may not contain '/'", path=name, hint="'/' joins the keys of nested trees")
+        if not isinstance(value, Tensor):
+            raise ConfigError("the model's state holds something else than tensors", path=name, got=type(value).__name__)
+        if torch.nn.parameter.is_lazy(value):
+            raise ConfigError("a lazy layer has no shape yet", path=name, hint="give the layer its input size")
+
+
+def tree(module: nn.Module) -> dict[str, Array]:
+    """A copy of the module's parameters and persistent buffers."""
+    return {name: np.array(array(value)) for name, value in module.state_dict().items()}
+
+
+def check(module: nn.Module, model: Tree) -> None:
+    """Return if the tree has exactly the module's leaves.
+
+    Raises:
+        SpecError: names the first leaf that is missing, extra, or of another dtype or shape.
+    """
+    Spec.of({name: array(value) for name, value in module.state_dict().items()}).check(model)
+
+
+def load(module: nn.Module, model: Tree) -> None:
+    """Write every leaf into the module. Of tied weights, which share memory, the last name wins, as in `load_state_dict`.
+
+    Raises:
+        SpecError: the tree is not one of this module.
+    """
+    state = module.state_dict()
+    if model.keys() != state.keys():
+        check(module, model)
+    for name, value in state.items():
+        here = value.device.type == "cpu"
+        staging = value if here else torch.empty_like(value, device="cpu")
+        leaf, target = model[name], array(staging)
+        if not isinstance(leaf, np.ndarray | np.generic) or leaf.shape != target.shape or leaf.dtype != target.dtype:
+            check(module, model)
+        np.copyto(target, leaf)  # type: ignore[arg-type]  # checked: a leaf, not a branch
+        if not here:
+            value.copy_(staging)
+
+
+def delta(module: nn.Module, before: Tree) -> dict[str, Array]:
+    """What has changed since `before`: after - before in each leaf's dtype; a boolean leaf says which entries flipped.
+
+    Raises:
+        SpecError: the module has other leaves now; a user's own loop replaced a layer.
+    """
+    state = module.state_dict()
+    if state.keys() != before.keys():
+        raise SpecError("training changed the model's leaves", path=min(state.keys() ^ before.keys()))
+    return {name: difference(array(value), before[name]) for name, value in state.items()}
+
+
+def difference(after: Array, before: Any) -> Array:  # Any: a leaf; that it is no branch was checked when it was loaded
+    """after - before in after's dtype, as a new array."""
+    out: Array = np.empty(after.shape, after.dtype)
+    (np.logical_xor if after.dtype == np.bool_ else np.subtract)(after, before, out=out)
+    return out
+
+
+def transient(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Each buffer that the state leaves out (`persistent=False`), with a copy of what it is now."""
+    kept = {id(value) for value in module.state_dict(keep_vars=True).values()}
+    return [(buffer, buffer.clone()) for buffer in module.buffers() if id(buffer) not in kept]
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch's intra-op threads set for the block, and restored; None leaves them."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded for the block (dropout, initial weights), and put back as they were."""
+    # What torch.random.fork_rng does, without its cost: it and manual_seed ask every kind of accelerator.
+    cpu = torch.default_generator
+    there: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
+    before, before_there = cpu.get_state(), there.get_rng_state() if there else None
+    cpu.manual_seed(seed)
+    if there:
+        there.manual_seed(seed)
+    try:
+        yield
+    finally:
+        cpu.set_state(before)
+        if there:
+            there.set_rng_state(before_there)

@@ -1,0 +1,105 @@
+"""A site's rows as batches of tensors, in the order that the site's stream draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hansa.adapters.torch.objective import Targets
+from hansa.core.protocols import Dataset
+from hansa.core.trees import Array, Leaf
+from hansa.errors import DataError
+
+
+def training(data: Dataset) -> Dataset:
+    """The training part.
+
+    Raises:
+        DataError: it is empty, or x and y are of different lengths.
+    """
+    part = data.part("train")
+    if len(part) == 0:
+        raise DataError("there are no rows to train on", path="train", got="0 rows", hint="give the site rows, or leave it out")
+    if len(part.x) != len(part.y):
+        raise DataError("each row needs one target", path="train", expected=f"{len(part.x)} of y", got=len(part.y))
+    return part
+
+
+def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
+    """The row numbers of each step: an epoch is a permutation cut into batches, the last one short. Batch 0 is all rows."""
+    done = 0
+    while done < steps:
+        # All rows at once need no permutation, and the other learners draw none either.
+        rows = rng.permutation(n) if batch else np.arange(n)
+        for start in range(0, n, batch or n):
+            if done == steps:
+                return
+            yield rows[start : start + (batch or n)]
+            done += 1
+
+
+def floating(module: nn.Module) -> torch.dtype:
+    """The dtype of the model's first floating-point parameter: what its inputs ought to be."""
+    return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
+
+
+def input_dtype(x: Array, floats: torch.dtype) -> torch.dtype:
+    """Floats become the model's; so do booleans and uint8, whose values stay 0 to 255; other integers are int64 (token ids).
+
+    Raises:
+        DataError: not numbers.
+    """
+    if x.dtype.kind == "f" or x.dtype in (np.uint8, np.bool_):
+        return floats
+    if x.dtype.kind in "iu":
+        return torch.int64
+    raise DataError("rows must be numbers", path="x", got=Leaf(x.dtype, x.shape), hint="cast them, for example to float32")
+
+
+def target_dtype(y: Array, floats: torch.dtype, targets: Targets) -> torch.dtype:
+    """Labels are int64 and values are the model's floats; under a loss that is not known, y's own kind decides.
+
+    Raises:
+        DataError: not numbers; or class labels that are floats.
+    """
+    if y.dtype.kind not in "iubf":
+        raise DataError("targets must be numbers", path="y", got=Leaf(y.dtype, y.shape), hint="number the classes from 0")
+    if targets == "labels" and y.dtype.kind == "f" and y.ndim == 1:
+        raise DataError("class labels must be integers", path="y", got=Leaf(y.dtype, y.shape), hint="y.astype('int64')")
+    return floats if targets == "values" or y.dtype.kind == "f" else torch.int64
+
+
+class Rows:
+    """Batches of x and y on a device. On the CPU they are gathered from the arrays; elsewhere all rows are moved there first.
+
+    Raises:
+        DataError: x or y are not what the model and the loss can take.
+    """
+
+    def __init__(self, x: Array, y: Array | None, *, floats: torch.dtype, device: torch.device, targets: Targets) -> None:
+        self._columns = [(_native(x), input_dtype(x, floats))]
+        if y is not None:
+            self._columns.append((_native(y), target_dtype(y, floats, targets)))
+        self._device = device
+        self._moved = (
+            [] if device.type == "cpu" else [self._take(i, np.arange(len(x))).to(device) for i in range(len(self._columns))]
+        )
+
+    def batch(self, index: Array) -> list[Tensor]:
+        """x, and y if there is one, of the rows with these numbers."""
+        if not self._moved:
+            return [self._take(i, index) for i in range(len(self._columns))]
+        chosen = torch.from_numpy(index).to(self._device)
+        return [column.index_select(0, chosen) for column in self._moved]
+
+    def _take(self, column: int, index: Array) -> Tensor:
+        # Indexing copies, so the tensor has memory of its own and the site's array may be read-only or memory-mapped.
+        values, dtype = self._columns[column]
+        return torch.from_numpy(values[index]).to(dtype)
+
+
+def _native(values: Array) -> Array:
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))

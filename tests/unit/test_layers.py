@@ -105,3 +105,8 @@ def test_the_checker_lets_a_right_import_pass(module: str, source: str) -> None:
 
 def test_core_stays_small() -> None:
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.glob("hansa/core/*.py")) <= 4_000
+
+
+@pytest.mark.parametrize("path", sorted(SRC.glob("hansa/*/commands.py")), ids=lambda path: path.parent.name)
+def test_a_package_with_commands_imports_nothing_itself_so_that_help_stays_quick(path: Path) -> None:
+    assert list(imports(ast.parse((path.parent / "__init__.py").read_text(encoding="utf-8")), top_only=True)) == []

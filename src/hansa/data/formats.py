@@ -56,9 +56,10 @@ def read_npz(path: Path, *names: str) -> tuple[Array, ...]:
         DataError: it is not an npz file, lacks a name, or holds Python objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # np.load leaves a file open that turns out not to be npz
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError("not an npz file", path=str(path))
+                raise DataError("this is one array, not an npz file", path=str(path))
             for name in names:
                 if name not in archive.files:
                     raise DataError(

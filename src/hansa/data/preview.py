@@ -94,7 +94,7 @@ def _colours(count: int, *, others: bool) -> list[Any]:
     import matplotlib as mpl
 
     table = mpl.colormaps["tab10" if count <= 10 else "tab20"].colors  # type: ignore[attr-defined]  # listed maps have colours
-    return [*table[:count], *(["#bbbbbb"] if others else [])]
+    return [*table[:count], *(["#4d4d4d"] if others else [])]
 
 
 def _stack(axes: Axes, heights: list[Array], colours: list[Any], names: list[str]) -> None:

@@ -62,10 +62,11 @@ def local_computation(*args: object, many: Callable[..., list[Any]] | None = Non
 
 
 def as_local(fn: object) -> LocalFunction:
-    """The local function of a LocalComputation, of something that carries one as `local`, or of a plain Python function."""
-    found = getattr(fn, "local", None)
-    if isinstance(found, LocalFunction):
-        return found
+    """The local function of a LocalComputation or of a plain Python function; a LocalFunction is one."""
+    if isinstance(fn, LocalFunction):
+        return fn
+    if isinstance(fn, LocalComputation):
+        return fn.local
     if isinstance(fn, Computation):
         raise TraceError("a federated computation cannot run at one place", got=fn.type_signature, hint=where())
     if not callable(fn):

@@ -44,6 +44,9 @@ class LocalFunction:
     loops: bool = False
     about: str = ""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Parameter:

@@ -59,12 +59,12 @@ def federated_map(fn: Callable[..., R], arg: object) -> R:
     return cast(R, Value(Apply(local, args, kwargs, place, result)))
 
 
-def federated_eval(fn: Callable[[], R], placement: Placement) -> R:
+def federated_eval(fn: Callable[..., R], placement: Placement) -> R:
     """The result of a function without arguments at a placement."""
     local = as_local(fn)
     if local.parameters:
         raise TraceError(f"federated_eval({local.name}) takes a function without parameters", hint=where())
-    return cast(R, Value(Apply(local, (), (), placement, FederatedType(_plain(local.result, local.name), placement, False))))
+    return cast(R, Value(Apply(local, (), (), placement, FederatedType(_plain(local.result, local.name), placement))))
 
 
 def federated_value(value: T, placement: Placement) -> T:

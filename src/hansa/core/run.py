@@ -54,7 +54,7 @@ def run(
     given = [p for p in computation.parameters if p.placement is SERVER]
     if len(state) != len(given):
         raise TraceError(f"{computation.name} takes {len(given)} server values", got=len(state))
-    ctx = FLContext(site="server", slot=-1, round=round, seed=federation.seed)
+    ctx = FLContext(site="server", slot=-1, round=round, seed=federation.seed, population=len(federation.sites))
     values: dict[int, Any] = {id(p): conform(value, p.type, path=p.name) for p, value in zip(given, state, strict=True)}
     metrics: dict[str, dict[str, float]] = {}
     refused: list[Reply] = []

@@ -109,8 +109,8 @@ def no_data(label: str) -> object:
 class FLContext:
     """Where and when code at a site runs. A typed record: there is no bag to put things into.
 
-    `slot` is the site's place in the job's list; random streams key on it, never on the name. `load(label)` gives the
-    site's data of that label, loaded when first asked for.
+    `slot` is the site's place in the job's list; random streams key on it, never on the name. `population` is
+    how many sites the job has. `load(label)` gives the site's data of that label, loaded when first asked for.
     """
 
     job: str = ""
@@ -119,6 +119,7 @@ class FLContext:
     slot: int = 0
     round: int = 0
     seed: int = 0
+    population: int = 0
     data: str = ""
     load: Callable[[str], Any] = no_data  # the site's own object: only the code that the job brings knows its type
     memory: SiteMemory | None = None

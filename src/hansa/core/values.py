@@ -47,7 +47,7 @@ def unpack(packed: Any, kind: Type) -> Any:
         return scalar(packed)
     if isinstance(packed, Mapping):
         if isinstance(kind, StructType):
-            items = [unpack(packed[name or str(i)], item) for i, (name, item) in enumerate(kind.elements)]
+            items = [unpack(packed.get(name or str(i), {}), item) for i, (name, item) in enumerate(kind.elements)]
             return restore(items, kind)
         return dict(packed)
     return packed

@@ -1,0 +1,126 @@
+"""Server optimizers as pure functions: a step of SGD, Adam, Yogi or Adagrad along a gradient (Reddi 2021).
+
+State is a tree of slots; what a step gives back is the new model and the new state. Arithmetic is float64, cast once; leaves that
+are not floating-point (counters of batch norm) take the plain step w - g.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from hansa.core import trees
+from hansa.core.registry import nearest
+from hansa.core.trees import Array, Tree
+from hansa.errors import ConfigError
+
+Name: TypeAlias = Literal["sgd", "adam", "yogi", "adagrad"]
+Slots: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A server optimizer's settings. `momentum` is SGD's; `betas` Adam's and Yogi's; `epsilon` their and Adagrad's floor.
+
+    Defaults of `epsilon` and of the first accumulator follow TFF: Adam 1e-7 and 0, Yogi 1e-3 and 1e-6, Adagrad 1e-7 and 0.1.
+    """
+
+    name: Name = "sgd"
+    momentum: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in _RULES:
+            raise ConfigError(
+                "no such server optimizer", path="optimizer", got=repr(self.name), hint=nearest(self.name, sorted(_RULES))
+            )
+        if not 0 <= self.momentum < 1:
+            raise ConfigError("momentum is in [0, 1)", path="momentum", got=self.momentum)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError("betas are in [0, 1)", path="betas", got=self.betas)
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise ConfigError("epsilon is positive", path="epsilon", got=self.epsilon)
+
+    def start(self, model: Tree) -> Tree:
+        """The state before the first step: float64 slots shaped as the model's floating-point leaves."""
+        first = _FIRST[self.name](self)
+        slots = {name: {p: np.full(a.shape, v) for p, a in trees.leaves(model) if _floats(a)} for name, v in first.items()}
+        return {name: trees.unflatten(flat) for name, flat in slots.items()}
+
+    def step(self, model: Tree, gradient: Tree, state: Tree, *, lr: float, number: int) -> tuple[Tree, Tree]:
+        """The model after step `number` (1 is the first) down the gradient, and the new state.
+
+        >>> model, _ = Optimizer().step({"w": np.ones(1)}, {"w": np.full(1, 0.5)}, {}, lr=0.1, number=1)
+        >>> print(model["w"])
+        [0.95]
+        """
+        before = trees.flatten(model)
+        gradients = trees.flatten(gradient)
+        slots = {name: trees.flatten(slot) for name, slot in state.items() if not isinstance(slot, np.ndarray)}
+        after: dict[str, Array] = {}
+        moved: dict[str, dict[str, Array]] = {name: {} for name in slots}
+        for path, leaf in before.items():
+            wide = leaf.astype(np.float64)
+            g = gradients[path].astype(np.float64)
+            if _floats(leaf):
+                change, new = _RULES[self.name](self, g, {name: slot[path] for name, slot in slots.items()}, lr, number)
+                for name, value in new.items():
+                    moved[name][path] = value
+            else:
+                change = g
+            after[path] = trees.cast_like(wide - change, leaf.dtype)
+        return trees.unflatten(after), {name: trees.unflatten(flat) for name, flat in moved.items()}
+
+
+def _floats(leaf: Array) -> bool:
+    return leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+
+
+def _sgd(o: Optimizer, g: Array, slots: Slots, lr: float, number: int) -> tuple[Array, Slots]:  # noqa: ARG001  a rule's signature
+    if not o.momentum:
+        return lr * g, {}
+    m = o.momentum * slots["momentum"] + g
+    return lr * m, {"momentum": m}
+
+
+def _adam(o: Optimizer, g: Array, slots: Slots, lr: float, number: int) -> tuple[Array, Slots]:
+    m = o.betas[0] * slots["first"] + (1 - o.betas[0]) * g
+    v = o.betas[1] * slots["second"] + (1 - o.betas[1]) * g * g
+    return _scaled(o, m, v, lr, number, 1e-7), {"first": m, "second": v}
+
+
+def _yogi(o: Optimizer, g: Array, slots: Slots, lr: float, number: int) -> tuple[Array, Slots]:
+    m = o.betas[0] * slots["first"] + (1 - o.betas[0]) * g
+    square = g * g
+    v = slots["second"] + (1 - o.betas[1]) * np.sign(square - slots["second"]) * square
+    return _scaled(o, m, v, lr, number, 1e-3), {"first": m, "second": v}
+
+
+def _adagrad(o: Optimizer, g: Array, slots: Slots, lr: float, number: int) -> tuple[Array, Slots]:  # noqa: ARG001  a rule's signature
+    v = slots["second"] + g * g
+    return lr * g / (np.sqrt(v) + (o.epsilon or 1e-7)), {"second": v}
+
+
+def _scaled(o: Optimizer, m: Array, v: Array, lr: float, number: int, epsilon: float) -> Array:
+    # Kingma & Ba 2015, section 2: both bias corrections folded into the step size
+    corrected = lr * math.sqrt(1 - o.betas[1] ** number) / (1 - o.betas[0] ** number)
+    return np.asarray(corrected * m / (np.sqrt(v) + (o.epsilon or epsilon)))
+
+
+_RULES: dict[str, Callable[[Optimizer, Array, Slots, float, int], tuple[Array, Slots]]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "yogi": _yogi,
+    "adagrad": _adagrad,
+}
+_FIRST: dict[str, Callable[[Optimizer], dict[str, Any]]] = {
+    "sgd": lambda o: {"momentum": 0.0} if o.momentum else {},
+    "adam": lambda _: {"first": 0.0, "second": 0.0},
+    "yogi": lambda _: {"first": 0.0, "second": 1e-6},
+    "adagrad": lambda _: {"second": 0.1},
+}

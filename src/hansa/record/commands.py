@@ -1,0 +1,245 @@
+"""`hansa runs`: look at what ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hansa.record.folder import RunFolder
+    from hansa.record.series import Curve
+
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, plot and verify runs.")
+
+Root = Annotated[Path, typer.Option("--root", help="The folder that holds the runs.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Run = Annotated[str, typer.Argument(help="A run's folder, its name below --root, or the beginning of the name.")]
+Runs = Annotated[list[str], typer.Argument(help="Runs: folders, or names below --root.")]
+
+
+@app.command("list", epilog="Example: hansa runs list --root runs")
+def list_(*, root: Root = Path("runs"), as_json: Json = False) -> None:
+    """The runs below a folder, newest first: state, rounds, sites and final metrics."""
+    from hansa.record.folder import RunFolder
+    from hansa.record.info import RunInfo
+
+    found: list[tuple[Path, RunInfo, dict[str, float]]] = []
+    broken: list[str] = []
+    for path in sorted(root.iterdir() if root.is_dir() else (), reverse=True):
+        if (path / "run.json").is_file():
+            _list_one(RunFolder(path), found, broken)
+    found.sort(key=lambda item: item[1].started, reverse=True)
+    if as_json:
+        runs = [_brief(path, info) | {"metrics": metrics} for path, info, metrics in found]
+        _print_json({"runs": runs, "unreadable": broken})
+    elif found:
+        rows = [
+            [path.name, info.job, info.state, str(info.rounds), f"{info.sites:,}", _metrics(metrics)]
+            for path, info, metrics in found
+        ]
+        _table(["run", "job", "state", "rounds", "sites", "last metrics"], rows)
+    else:
+        typer.echo(f"no runs below {root}", err=True)
+    for note in broken:
+        typer.echo(note, err=True)
+
+
+@app.command("show", epilog="Example: hansa runs show runs/20250304T100000Z-digits-3f2a")
+def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
+    """One run: how it was made, its last and best metrics per site, who was refused or lost."""
+    from hansa.record.series import curves
+
+    folder = _open(run, root)
+    info, records = folder.info, folder.rounds()
+    drawn = curves(records)
+    refused = [{"round": record["round"], **entry} for record in records for entry in record.get("refused", ())]
+    lost = [{"round": record["round"], "site": site} for record in records for site in record.get("lost", ())]
+    if as_json:
+        import msgspec
+
+        content = {"path": str(folder.path), "info": msgspec.to_builtins(info), "rounds_done": len(records)}
+        _print_json(content | {"metrics": _extremes(drawn), "refused": refused, "lost": lost})
+        return
+    facts = {"run": str(folder.path), "job": info.job, "state": info.state, "rounds": f"{len(records)} of {info.rounds}"}
+    facts |= {"sites": f"{info.sites:,}", "seed": str(info.seed), "engine": f"{info.engine}, {info.workers} worker(s)"}
+    facts |= {"started": info.started, "finished": info.finished or "", "error": info.error or "", "plan hash": info.plan_hash[:16]}
+    for name, value in facts.items():
+        if value:
+            typer.echo(f"{name:<10} {value}")
+    if drawn:
+        typer.echo("")
+        _table(["site", *(head for curve in drawn for head in (curve.name, "best"))], _site_rows(drawn))
+    for entry in refused:
+        typer.echo(f"round {entry['round']}: {entry.get('site')} refused, {entry.get('code')} {entry.get('path') or ''}".rstrip())
+    for entry in lost:
+        typer.echo(f"round {entry['round']}: {entry['site']} lost")
+
+
+@app.command("compare", epilog="Example: hansa runs compare runs/a runs/b")
+def compare(runs: Runs, *, root: Root = Path("runs"), as_json: Json = False) -> None:
+    """Several runs side by side: final and best global metrics, and the settings that differ."""
+    from hansa.record.series import curves, number
+
+    folders = [_open(run, root) for run in runs]
+    names = _labels(folders)
+    drawn = [curves(folder.rounds()) for folder in folders]
+    values = [_settings(folder) for folder in folders]
+    keys = sorted({key for one in values for key in one})
+    differ = {key: [one.get(key) for one in values] for key in keys if len({repr(one.get(key)) for one in values}) > 1}
+    metrics = [{name: row["global"] for name, row in _extremes(each).items() if "global" in row} for each in drawn]
+    if as_json:
+        _print_json({"runs": names, "metrics": metrics, "settings": differ})
+        return
+    shown = list(dict.fromkeys(name for each in metrics for name in each))
+    rows = []
+    for name, each in zip(names, metrics, strict=True):
+        cells = [(each[m]["last"], each[m]["best"], each[m]["best_round"]) if m in each else None for m in shown]
+        rows.append([name, *(text for cell in cells for text in _pair(cell))])
+    _table(["run", *(head for name in shown for head in (name, "best"))], rows)
+    if differ:
+        typer.echo("\nsettings that differ")
+        _table(["setting", *names], [[key, *("–" if v is None else number(v) for v in row)] for key, row in differ.items()])  # noqa: RUF001
+    else:
+        typer.echo("\nno setting differs")
+
+
+@app.command("plot", epilog="Example: hansa runs plot runs/a runs/b --out compare.png")
+def plot(
+    runs: Runs,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("curves.png"),
+    root: Root = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Curves as a PNG: one run with its sites, or several runs' global models in one figure."""
+    from hansa.core.files import write_atomic
+    from hansa.record.plot import render
+
+    folders = [_open(run, root) for run in runs]
+    image = render([(name, folder.rounds()) for name, folder in zip(_labels(folders), folders, strict=True)])
+    write_atomic(out, [image])
+    if as_json:
+        _print_json({"out": str(out), "bytes": len(image)})
+    else:
+        typer.echo(f"wrote {out}")
+
+
+@app.command("verify", epilog="Example: hansa runs verify runs/20250304T100000Z-digits-3f2a")
+def verify(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
+    """Recompute the server's side from the stored updates and compare hashes; exit code 1 if one differs."""
+    from hansa.simulation import verify as server
+
+    folder = _open(run, root)
+    report = server.verify(folder.path)
+    rounds = [{"round": n, "expected": expected, "got": got, "ok": expected == got} for n, expected, got in report.rounds]
+    if as_json:
+        _print_json({"path": str(folder.path), "ok": report.ok, "rounds": rounds})
+    else:
+        rows = [[str(r["round"]), str(r["expected"])[:16], str(r["got"])[:16], "same" if r["ok"] else "DIFFERS"] for r in rounds]
+        _table(["round", "recorded", "recomputed", ""], rows)
+        typer.echo("\nverified: every hash is the same" if report.ok else "\nnot verified", err=not report.ok)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _open(run: str, root: Path) -> RunFolder:
+    """The folder of that path, or of that name (or its only beginning) below the root."""
+    from hansa.core.registry import nearest
+    from hansa.errors import InputError
+    from hansa.record.folder import RunFolder
+
+    if (Path(run) / "run.json").exists():
+        return RunFolder.open(run)
+    known = sorted(path.name for path in (root.iterdir() if root.is_dir() else ()) if (path / "run.json").exists())
+    matches = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
+    if len(matches) > 1:
+        raise InputError("several runs begin like that", path=run, got=", ".join(matches[:5]))
+    if not matches:
+        raise InputError("no such run", path=run, hint=nearest(run, known) if known else f"there are none below {root}")
+    return RunFolder.open(root / matches[0])
+
+
+def _list_one(folder: RunFolder, found: list[Any], broken: list[str]) -> None:
+    from hansa.errors import HansaError
+
+    try:
+        records = folder.rounds()
+        found.append((folder.path, folder.info, next((r["global"] for r in reversed(records) if r.get("global")), {})))
+    except HansaError as error:  # one run of a newer version must not hide the others
+        broken.append(str(error))
+
+
+def _brief(path: Path, info: Any) -> dict[str, Any]:
+    named = {
+        name: getattr(info, name) for name in ("id", "job", "state", "rounds", "sites", "seed", "engine", "started", "finished")
+    }
+    return {"path": str(path), **named}
+
+
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    info = folder.info
+    return (
+        {"seed": info.seed, "engine": info.engine, "workers": info.workers, "sites": info.sites}
+        | flat(info.settings)
+        | info.versions
+    )
+
+
+def _labels(folders: list[RunFolder]) -> list[str]:
+    """A name for each run, the shortest that tells them apart."""
+    names = [folder.id for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
+
+
+def _extremes(drawn: list[Curve]) -> dict[str, dict[str, Any]]:
+    from hansa.record.series import extremes
+
+    return {
+        curve.name: {
+            **({"global": extremes(curve.name, curve.shared)._asdict()} if curve.shared else {}),
+            "sites": {site: extremes(curve.name, points)._asdict() for site, points in curve.sites.items()},
+        }
+        for curve in drawn
+    }
+
+
+def _site_rows(drawn: list[Curve]) -> list[list[str]]:
+    from hansa.record.series import extremes, site_names
+
+    sites = site_names(drawn)
+    rows = [["global", *(text for c in drawn for text in _pair(extremes(c.name, c.shared)))]]
+    rows += [[site, *(text for c in drawn for text in _pair(extremes(c.name, c.sites.get(site, []))))] for site in sites[:50]]
+    return rows + ([[f"and {len(sites) - 50:,} more"]] if len(sites) > 50 else [])
+
+
+def _pair(cell: tuple[float, float, int] | None) -> tuple[str, str]:
+    from hansa.record.series import number
+
+    if cell is None:
+        return "–", "–"  # noqa: RUF001
+    last, best, at = cell
+    return number(last), f"{number(best)} (round {at})" if at else number(best)
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    from hansa.record.series import number
+
+    return "  ".join(f"{name} {number(value)}" for name, value in list(metrics.items())[:3])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns, plain text: the same on a terminal, in a pipe and in a log."""
+    full = [head, *rows]
+    count = len(head)
+    widths = [max(len(row[k]) if k < len(row) else 0 for row in full) for k in range(count)]
+    for row in full:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(content).decode())

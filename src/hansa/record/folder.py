@@ -1,0 +1,211 @@
+"""The run folder: one directory with all that a run leaves behind, each file whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hansa.core import codec
+from hansa.core.files import storage_error, write_atomic
+from hansa.core.task import Shareable
+from hansa.core.trees import Tree
+from hansa.errors import InputError, MissingExtraError, StorageError
+from hansa.record import checkpoints, info
+from hansa.record.checkpoints import Checkpoint
+from hansa.record.info import RunInfo, State
+
+_UPDATE = re.compile(r"(?P<task>.+)-(?P<slot>\d+)\.safetensors")
+
+
+class RunFolder:
+    """A run's directory. Every failure of the disk is a StorageError that names the file; what stood before still stands.
+
+    `keep` is how many checkpoints stay.
+    """
+
+    def __init__(self, path: Path, *, keep: int = 3) -> None:
+        self.path, self.keep = path, keep
+
+    @staticmethod
+    def create(out: Path | None, job: str, *, root: Path = Path("runs"), keep: int = 3) -> RunFolder:
+        """A new, empty run folder: `out` itself, or `<root>/<UTC time>-<job>-<4 hex>`.
+
+        Raises:
+            InputError: `out` is a file, or a folder that is not empty. StorageError: the folder cannot be made.
+        """
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{re.sub(r'[^A-Za-z0-9._-]+', '-', job) or 'job'}-{secrets.token_hex(2)}"
+        path = root / name if out is None else Path(out)
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise InputError(
+                    "the run folder is not empty", path=str(path), hint="give another --out, or `hansa run --resume` it"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return RunFolder(path, keep=keep)
+
+    @staticmethod
+    def open(path: str | Path, *, keep: int = 3) -> RunFolder:
+        """The run folder at `path`; nothing in it is changed.
+
+        Raises:
+            InputError: it is not a run folder. VersionError: a newer Hansa wrote it.
+        """
+        folder = RunFolder(Path(path), keep=keep)
+        info.read(folder.path / "run.json")
+        return folder
+
+    @property
+    def id(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def info(self) -> RunInfo:
+        """What run.json says now."""
+        return info.read(self.path / "run.json")
+
+    def write_info(self, content: RunInfo) -> None:
+        """Write run.json, atomically."""
+        write_atomic(self.path / "run.json", [info.encode(content)])
+
+    def append_round(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl. JSON has no nan and no inf: both are written as null, which reads back as nan.
+
+        Raises:
+            StorageError: the line cannot be written; the lines before it still stand.
+        """
+        line = msgspec.json.encode(record) + b"\n"
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("ab", buffering=0) as file:
+                before = file.tell()
+                if file.write(line) != len(line):  # a nearly full disk takes a part of the line
+                    os.ftruncate(file.fileno(), before)
+                    raise StorageError("the disk is full", path=str(path), expected=f"room for {len(line):,} bytes")
+        except OSError as error:
+            raise storage_error(error, path, size=len(line)) from error
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that a crash tore off is left out, a null metric is nan.
+
+        Raises:
+            StorageError: another line is not JSON; names it.
+        """
+        return [_read_back(msgspec.json.decode(line)) for line in self._lines()]
+
+    def resume_from(self, number: int) -> None:
+        """Make ready to run on after round `number`: later lines of metrics.jsonl, and a torn one, are dropped."""
+        kept = [line for line in self._lines() if msgspec.json.decode(line).get("round", 0) <= number]
+        write_atomic(self.path / "metrics.jsonl", [line + b"\n" for line in kept])
+
+    def _lines(self) -> list[bytes]:
+        path = self.path / "metrics.jsonl"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise storage_error(error, path) from error
+        lines = data.split(b"\n")[:-1]  # what follows the last newline is nothing, or a torn line
+        for number, line in enumerate(lines, start=1):
+            try:
+                msgspec.json.decode(line, type=dict[str, Any])
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise StorageError(f"a line is not a record: {error}", path=f"{path}:{number}") from error
+        return lines
+
+    def save_checkpoint(self, number: int, tree: Tree, meta: Mapping[str, Any]) -> None:
+        """Write the state after round `number`; `meta` is what JSON holds. The last `keep` checkpoints stay."""
+        checkpoints.save(self.path / "checkpoints", number, tree, meta, keep=self.keep)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if there is none yet.
+
+        Raises:
+            CheckpointError: there are some, and every one is corrupt.
+        """
+        return checkpoints.latest(self.path / "checkpoints")
+
+    def save_model(self, tree: Tree) -> None:
+        """Write the final global model."""
+        codec.save_tree(self.path / "model.safetensors", tree)
+
+    def save_best(self, tree: Tree) -> None:
+        """Write the best global model so far."""
+        codec.save_tree(self.path / "best.safetensors", tree)
+
+    def load_model(self, *, best: bool = False) -> dict[str, Any]:
+        """The final model, or the best one.
+
+        Raises:
+            InputError: the run has none yet.
+        """
+        path = self.path / ("best.safetensors" if best else "model.safetensors")
+        if not path.exists():
+            raise InputError("the run has no such model", path=str(path), hint="it has not finished" if not best else None)
+        return codec.load_tree(path)[0]
+
+    def save_update(self, number: int, task: str, slot: int, update: Shareable) -> None:
+        """Keep what a site sent, as it came, for `hansa runs verify`."""
+        path = self.path / "updates" / f"round-{number}" / f"{task}-{slot}.safetensors"
+        write_atomic(path, codec.encode_parts(update))
+
+    def load_updates(self, number: int, task: str) -> dict[int, Shareable]:
+        """The kept updates of one round and task, by slot, in slot order; empty if none were kept.
+
+        Raises:
+            SpecError: one is not what was written. StorageError: one cannot be read.
+        """
+        folder, found = self.path / "updates" / f"round-{number}", {}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _UPDATE.fullmatch(path.name)
+            if match and match["task"] == task:
+                try:
+                    found[int(match["slot"])] = codec.decode(path.read_bytes())
+                except OSError as error:
+                    raise storage_error(error, path) from error
+        return dict(sorted(found.items()))
+
+    def finish(
+        self, state: State, *, summary: Mapping[str, Any] | None = None, error: str | None = None, now: datetime | None = None
+    ) -> list[str]:
+        """Write run.json with the final state, report.html and curves.png; the notes say what could not be drawn.
+
+        run.json comes first: whatever happens to the pictures, the run's end is on record.
+        """
+        from hansa.record import plot, report
+
+        content = msgspec.structs.replace(
+            self.info,
+            state=state,
+            summary=dict(summary) if summary is not None else self.info.summary,
+            error=error,
+            finished=(now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
+        )
+        self.write_info(content)
+        records = self.rounds()
+        write_atomic(self.path / "report.html", [report.render(content, records).encode()])
+        try:
+            write_atomic(self.path / "curves.png", [plot.render([(content.job, records)])])
+        except MissingExtraError as missing:
+            return [f"no curves.png: {missing}"]
+        return []
+
+
+def _read_back(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with nan for each null metric."""
+    shared = {name: value if value is not None else float("nan") for name, value in record.get("global", {}).items()}
+    sites = {
+        site: {name: value if value is not None else float("nan") for name, value in metrics.items()}
+        for site, metrics in record.get("sites", {}).items()
+    }
+    return {**record, **({"global": shared} if "global" in record else {}), **({"sites": sites} if "sites" in record else {})}

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hansa.cli import main
+from hansa.record.folder import RunFolder
+from hansa.record.info import RunInfo
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, lr in (("one", 0.1), ("two", 0.2)):
+        run = RunFolder.create(tmp_path / name, "digits")
+        run.write_info(
+            RunInfo(id=name, job="digits", slots=["a"], rounds=2, started=f"2025-01-01T00:00:0{len(name)}", settings={"lr": lr})
+        )
+        for n in (1, 2):
+            run.append_round(
+                {"round": n, "global": {"loss": lr / n}, "sites": {"a": {"loss": lr / n}}, "lost": ["a"] if n == 2 else []}
+            )
+    return tmp_path
+
+
+def run(*args: str) -> int:
+    return main(["runs", *args])
+
+
+def test_list_gives_one_json_object(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list", "--root", str(root), "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert sorted(r["id"] for r in content["runs"]) == ["one", "two"]
+    assert content["runs"][0]["metrics"] in ({"loss": 0.05}, {"loss": 0.1})
+
+
+def test_list_shows_the_others_when_one_run_is_of_a_newer_version(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "two" / "run.json").write_text('{"format": 99}')
+    assert run("list", "--root", str(root)) == 0
+    got = capsys.readouterr()
+    assert "one" in got.out
+    assert "format 99" in got.err
+
+
+def test_show_finds_a_run_by_the_beginning_of_its_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "on", "--root", str(root), "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["metrics"]["loss"]["global"] == {"last": 0.05, "best": 0.05, "best_round": 2}
+    assert content["lost"] == [{"round": 2, "site": "a"}]
+    assert run("show", str(root / "one")) == 0
+    assert "round 2: a lost" in capsys.readouterr().out
+
+
+def test_an_unknown_run_is_wrong_input_and_the_nearest_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "onne", "--root", str(root)) == 2
+    assert "did you mean 'one'?" in capsys.readouterr().err
+
+
+def test_compare_names_the_settings_that_differ(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "one", "two", "--root", str(root), "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["settings"] == {"lr": [0.1, 0.2]}
+    assert content["metrics"][1]["loss"]["last"] == 0.1
+    assert run("compare", "one", "two", "--root", str(root)) == 0
+    assert "settings that differ" in capsys.readouterr().out
+
+
+def test_plot_writes_one_figure_of_several_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out = root / "both.png"
+    assert run("plot", "one", "two", "--root", str(root), "--out", str(out), "--json") == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["out"] == str(out)
+    assert out.read_bytes().startswith(b"\x89PNG")

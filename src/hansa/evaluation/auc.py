@@ -24,8 +24,8 @@ class Auc:
     For k > 2 classes: the mean, over the classes that have both, of the class against the rest.
 
     Sums are histograms (classes, bins) of positives and negatives over `bins` equal steps of the logit from -16 to 16, which
-    resolve rare and saturated scores alike. Pairs in one bin count half, so that the value is off by at most `auc_error`: below 1e-3 where
-    logits spread by 1 or more; scores that are equal are in one bin, as they should be.
+    resolve rare and saturated scores alike. Pairs in one bin count half, so that the value is off by at most `auc_error`: below
+    1e-3 where logits spread by 1 or more. Scores that are equal are in one bin, as they should be.
     """
 
     bins: int | None = None

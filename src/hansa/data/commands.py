@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hansa.data.federated import Summary
+    from hansa.data.federated import SiteSummary, Summary
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -89,26 +89,30 @@ def _print_json(summary: Summary, picture: Path | None) -> None:
 def _print_table(summary: Summary, picture: Path | None) -> None:
     """A Rich table on a terminal, else a line a site."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    labels = list(summary.labels) if len(summary.labels) <= 10 else []
-    heads = ["site", "train", "valid", "test", *(summary.label_name(label) for label in labels), "label skew"]
+    from hansa.data.rows import PARTS
+
+    few = list(summary.labels) if len(summary.labels) <= 4 else []
+    named = [summary.label_name(label) for label in few] if few or not summary.labels else ["labels", "most frequent"]
+    heads = ["site", *PARTS, *named, "label skew"]
     body = [
         [
             site.site,
-            *(str(site.rows[part]) for part in ("train", "valid", "test")),
-            *(str(site.labels.get(label, 0)) for label in labels),
+            *(str(site.rows[part]) for part in PARTS),
+            *([str(site.labels.get(label, 0)) for label in few] if few or not summary.labels else _labels(summary, site)),
             f"{site.label_skew:.2f}",
         ]
         for site in summary.sites
     ]
-    console = Console(soft_wrap=True)
+    console = Console()
     if console.is_terminal:
         table = Table(*heads[:1], title=f"{len(body):,} sites, {summary.total:,} rows", title_justify="left")
         for head in heads[1:]:
             table.add_column(head, justify="right")
         for line in body[:_SHOWN]:
-            table.add_row(*line)
+            table.add_row(*(escape(cell) for cell in line))  # a site's name is not markup
         console.print(table)
         if len(body) > _SHOWN:
             console.print(f"and {len(body) - _SHOWN:,} more sites: --json has them all")
@@ -119,3 +123,11 @@ def _print_table(summary: Summary, picture: Path | None) -> None:
     typer.echo(f"label skew {summary.label_skew:.2f} (mean total variation distance from all sites together: 0 alike, 1 disjoint)")
     if picture is not None:
         typer.echo(f"picture: {picture}")
+
+
+def _labels(summary: Summary, site: SiteSummary) -> list[str]:
+    """How many labels a site has, and its most frequent one with its share: where a column a label would be too wide."""
+    if not site.labels:
+        return ["0", "-"]
+    most = max(site.labels, key=lambda label: site.labels[label])
+    return [str(len(site.labels)), f"{summary.label_name(most)} ({site.labels[most] / sum(site.labels.values()):.0%})"]

@@ -1,9 +1,9 @@
 """Partitions: which row of a pooled source belongs to which site. Each row is given to exactly one site.
 
-A partition holds indices; a site's rows are copied out of the source when the site is loaded. All take `split` (the fractions
-of train, valid and test at each site, see `hansa.data.rows.divide`) and `seed`. A source's own test set is dealt like its
-other rows and stays the sites' test part, so that metrics summed over all sites are those of the whole test set; counts such as
-`min_rows` are of the other rows.
+A partition holds indices; a site's rows are copied out of the source when the site is loaded, and kept for the next time. All
+take `split` (the fractions of train, valid and test at each site, see `hansa.data.rows.divide`) and `seed`. A source's own test
+set is dealt like its other rows and stays the sites' test part, so that metrics summed over all sites are those of the whole
+test set; counts such as `min_rows` are of the other rows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hansa.data.federated import FederatedRows, Names
 from hansa.data.rows import SPLIT, Rows, Split, arrange, check_split, has_valid, labelled, ordered
 from hansa.errors import DataError
 
+_KEEP = 1024  # sites kept in memory: together at most once the source again, and a round of many small sites copies nothing
 _PASSES = 1000  # redraws of too small sites before `dirichlet` gives up
 
 
@@ -191,7 +192,7 @@ def _federated(rows: Rows, pools: Sequence[Sequence[Array]], names: Sequence[str
     """Sites from one or more pools of rows, each already cut into one piece a site."""
     dealt = [np.sort(np.concatenate(pieces)) for pieces in zip(*pools, strict=True)]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in dealt])])
-    return FederatedRows(names, _Dealt(rows, np.concatenate(dealt), starts, has_valid(rows), check_split(split), seed))
+    return FederatedRows(names, _Dealt(rows, np.concatenate(dealt), starts, has_valid(rows), check_split(split), seed), keep=_KEEP)
 
 
 def _pools(rows: Rows) -> list[Array]:

@@ -53,7 +53,7 @@ class Rows:
                 raise DataError(
                     "each array has one entry a row", path=name, expected=f"{len(self.x)} rows, as x has", got=len(values)
                 )
-        if self.parts is not None and not np.isin(self.parts, (0, 1, 2)).all():
+        if self.parts is not None and not _are_codes(self.parts):
             raise DataError("a row is of train (0), valid (1) or test (2)", path="parts", got=np.unique(self.parts).tolist())
         if self.features and self.x.shape[1:] != (len(self.features),):
             raise DataError("there is one name a feature", path="features", expected=self.x.shape[1:], got=len(self.features))
@@ -92,6 +92,10 @@ class Rows:
         columns = {name: values[where] for name, values in self.columns.items()}
         parts = None if self.parts is None else self.parts[where]
         return Rows(self.x[where], self.y[where], columns, parts, self.features, self.classes)
+
+
+def _are_codes(parts: Array) -> bool:
+    return parts.ndim == 1 and parts.dtype.kind in "iu" and (not parts.size or bool(parts.min() >= 0 and parts.max() <= 2))
 
 
 def labelled(y: Array) -> bool:
@@ -156,28 +160,35 @@ def arrange(y: Array, given: Array | None, *, own_valid: bool, split: Split, see
     """
     train, valid, test = check_split(split)
     parts = np.zeros(len(y), np.int8) if given is None else given.astype(np.int8)
-    if not own_valid:
-        rng = generator(seed, slot=slot, purpose="split")
-        if given is None:
-            _assign(parts, y, code=2, fraction=test, rng=rng)
-        if train + valid > 0:
-            _assign(parts, y, code=1, fraction=valid / (train + valid), rng=rng)
-        elif not parts.all():
-            raise DataError(
-                "this source has its own test set: the split must leave the other rows to train or valid", path="split", got=split
-            )
+    if given is not None and not own_valid and train + valid == 0:
+        raise DataError(
+            "this source has its own test set: the split must leave the other rows to train or valid", path="split", got=split
+        )
+    test = test if given is None else 0.0
+    valid = 0.0 if own_valid or train + valid == 0 else valid / (train + valid)
+    if test or valid:
+        free = _spread(y, np.flatnonzero(parts == 0), generator(seed, slot=slot, purpose="split"))
+        chosen = _every(len(free), test)
+        parts[free[chosen]] = 2
+        rest = free[~chosen]
+        parts[rest[_every(len(rest), valid)]] = 1
     order = np.argsort(parts, kind="stable")
     return order, parts[order]
 
 
-def _assign(parts: Array, y: Array, *, code: int, fraction: float, rng: np.random.Generator) -> None:
-    """Give `fraction` of the rows that are still of part 0 to another part, evenly over the labels."""
-    free = np.flatnonzero(parts == 0)
-    rows = rng.permutation(free)
-    if labelled(y):
-        # Every 1/fraction-th row of the rows sorted by label: each label gives its share to within one row, whatever its size.
-        # The labels' order is drawn, or small sites would all test on the same labels.
-        labels, rank = np.unique(y[rows], return_inverse=True)
-        rows = rows[np.argsort(rng.permutation(len(labels))[rank], kind="stable")]
-    marks = np.floor(np.arange(len(rows) + 1) * fraction + 0.5)
-    parts[rows[np.diff(marks) > 0]] = code
+def _spread(y: Array, rows: Array, rng: np.random.Generator) -> Array:
+    """The rows in random order; where they have labels, label after label, so that every k-th row takes from each its share.
+
+    The labels' order is drawn as well, or small sites would all test on the same labels.
+    """
+    rows = rng.permutation(rows)
+    if not labelled(y):
+        return rows
+    labels, rank = np.unique(y[rows], return_inverse=True)
+    return rows[np.argsort(rng.permutation(len(labels))[rank], kind="stable")]
+
+
+def _every(count: int, fraction: float) -> Array:
+    """A mask (count,) of evenly spaced entries, `fraction` of them to the nearest: any run of n has n * fraction to within one."""
+    mask: Array = np.diff(np.floor(np.arange(count + 1) * fraction + 0.5)) > 0
+    return mask

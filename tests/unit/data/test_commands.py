@@ -71,6 +71,25 @@ def test_without_a_terminal_each_site_is_one_plain_line(tmp_path: Path) -> None:
     assert "quantity skew 0.25" in result.stdout
 
 
+def test_many_labels_are_summed_up_in_two_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    wide = from_arrays({"a": (np.zeros((8, 1)), np.array([0, 1, 2, 3, 4, 4, 4, 4]))}, split=(1, 0, 0))
+    monkeypatch.setattr(Job, "federated", lambda self: wide)
+    monkeypatch.setattr(config, "read", lambda path, *, overrides, folder: Job(), raising=False)
+    result = CliRunner().invoke(app, ["inspect", "job.toml", "--out", str(tmp_path / "a.png")])
+    assert result.stdout.splitlines()[0] == "site a  train 8  valid 0  test 0  labels 5  most frequent 4 (50%)  label skew 0.00"
+
+
+@pytest.mark.usefixtures("asked")
+def test_on_a_terminal_a_table_is_drawn_and_a_name_is_never_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    odd = from_arrays({"[bold]west[/bold]": (np.zeros((1, 1)), np.array([0]))}, split=(1, 0, 0))
+    monkeypatch.setattr(Job, "federated", lambda self: odd)
+    result = CliRunner().invoke(app, ["inspect", "job.toml", "--out", str(tmp_path / "a.png")])
+    assert "│ [bold]west[/bold] │" in result.stdout
+
+
 @pytest.mark.usefixtures("asked")
 def test_the_picture_is_named_after_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")

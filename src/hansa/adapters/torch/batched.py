@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from hansa.core.protocols import Dataset, Update
 from hansa.core.trees import Array, Leaf, Tree
 from hansa.errors import ConfigError, DataError
 
-_CHUNK_BYTES = 1 << 26  # of parameters and rows that are trained together
+_CHUNK_BYTES = 1 << 27  # of parameters and rows that are trained together
 _MIXES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _LOOP = "the loop engine takes any model"
 
@@ -55,9 +55,10 @@ def fit(
         if i and model is not models[i - 1]:
             leaves.check(module, model)
     stack = _Stack(module, objective, optimizer, device)
-    stack.probe(clients[0])
-    if any(objective.ignores(client.y) for client in clients):
+    ignored = objective.ignored()
+    if ignored is not None and any(bool((client.y == ignored).any()) for client in clients):
         raise ConfigError("a label that the loss ignores changes its mean, so clients cannot be batched", path="y", hint=_LOOP)
+    stack.probe(clients[0])
     clients.sort(key=lambda c: (-len(c.batches), -len(c.batches[0])))
     updates: list[Update | None] = [None] * len(clients)
     start = 0
@@ -80,8 +81,9 @@ def _clients(
     """
     clients = []
     for slot, (model, part, plan, rng) in enumerate(zip(models, parts, plans, rngs, strict=True)):
-        if replace(plan, lr=plans[0].lr, correction=plans[0].correction) != plans[0]:
-            raise ConfigError("batched clients may differ in lr and correction alone", path="config", got=plan, expected=plans[0])
+        for key in ("epochs", "steps", "batch", "clip", "proximal"):
+            if (got := getattr(plan, key)) != (expected := getattr(plans[0], key)):
+                raise ConfigError("batched clients may differ in lr and correction alone", path=key, got=got, expected=expected)
         for name, mine, first in (("x", part.x, parts[0].x), ("y", part.y, parts[0].y)):
             if mine.dtype != first.dtype or mine.shape[1:] != first.shape[1:]:
                 a, b = Leaf(mine.dtype, mine.shape[1:]), Leaf(first.dtype, first.shape[1:])
@@ -120,10 +122,9 @@ class _Stack:
         """
         before = {name: (value, value.detach().clone()) for name, value in self._module.named_buffers()}
         params = {name: dict(self._module.named_parameters())[name] for name in self._names}
+        x_y = rows.Rows(client.x, client.y, floats=self._floats, device=self._device, targets=self._objective.targets)
         with torch.enable_grad():
-            x, y = rows.Rows(client.x, client.y, floats=self._floats, device=self._device, targets=self._objective.targets).batch(
-                client.batches[0]
-            )
+            x, y = x_y.batch(client.batches[0])
             output = self._module(x)
             loss = self._objective(output, y)
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
@@ -152,9 +153,8 @@ class _Stack:
         start = [p.clone() for p in stacked] if plan.proximal else []
         terms = Terms(plan.proximal, start, self._corrections(clients), plan.clip, stacked=True)
         rule = self._optimizer.stacked(stacked)
-        rates = torch.tensor([c.plan.lr for c in clients], dtype=torch.float64)
-        one_rate = plan.lr if bool((rates == plan.lr).all()) else None
-        rates = rates.to(self._device, self._floats)
+        rates = torch.tensor([c.plan.lr for c in clients], dtype=torch.float64).to(self._device, self._floats)
+        one_rate = all(c.plan.lr == plan.lr for c in clients)
         totals, active = torch.zeros(count, device=self._device), count
         for t in range(len(clients[0].batches)):
             at_work = sum(len(c.batches) > t for c in clients[:active])
@@ -167,7 +167,7 @@ class _Stack:
             grads, losses = self._gradients(now, own, *self._batch(clients[:active], t))
             moved = list(now.values())
             with torch.no_grad():
-                rule.step(moved, terms(moved, [grads[name] for name in now]), rates[:active] if one_rate is None else one_rate)
+                rule.step(moved, terms(moved, [grads[name] for name in now]), plan.lr if one_rate else rates[:active])
                 totals[:active] += losses
         return self._updates(clients, before, params, totals)
 

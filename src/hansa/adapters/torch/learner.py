@@ -93,6 +93,7 @@ class TorchLearner:
         self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
         self._text = self._describe(scores, metrics)
         self._kept: nn.Module | None = None
+        self._transient: list[tuple[Tensor, Tensor]] = []
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -178,7 +179,7 @@ class TorchLearner:
         Raises:
             SpecError: the tree is not one of this model.
         """
-        device = self._resolve()
+        device = _device(self._device)
         module = self._build(0, device)
         leaves.load(module, model)
         return module.eval()
@@ -187,7 +188,7 @@ class TorchLearner:
         return self._text
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_kept": None, "_transient": []}
 
     def _own_fit(self, fit: OwnFit, model: Tree, part: Dataset, plan: Plan, device: torch.device) -> Update:
         module = self._build(0, device)  # a new one: what the user's loop hangs on it, or freezes, must not reach the next client
@@ -216,24 +217,21 @@ class TorchLearner:
     @contextmanager
     def _at_work(self, rng: np.random.Generator) -> Iterator[torch.device]:
         """Threads set, and the model's own draws (dropout) seeded from a stream beside `rng`, which is left for the batches."""
-        device = self._resolve()
-        beside = np.random.Generator(rng.bit_generator.jumped())  # type: ignore[attr-defined]  # of all but one; stubs name none
+        device = _device(self._device)
+        beside = np.random.Generator(rng.bit_generator.jumped())  # type: ignore[attr-defined]  # the stub of the base class lacks it
         with leaves.threads(self._threads), leaves.seeded(int(beside.integers(1 << 63)), device):
             yield device
 
     @contextmanager
     def _reading(self, model: Tree) -> Iterator[tuple[nn.Module, torch.device]]:
-        device = self._resolve()
+        device = _device(self._device)
         with leaves.threads(self._threads), leaves.seeded(0, device), torch.no_grad():
             yield self._module(model, device).eval(), device
-
-    def _resolve(self) -> torch.device:
-        return _device(self._device)
 
     def _describe(self, scores: Scores | None, metrics: Sequence[str] | None) -> str:
         plan, chosen = self._plan, self._optimizer
         length = f"epochs={plan.epochs}" if plan.steps is None else f"steps={plan.steps}"
-        parts = [name(self._model), f"loss={name(self._objective.loss)}", f"lr={plan.lr:g}", length, f"batch={plan.batch}"]
+        parts = [name(self._model), f"loss={name(self._objective.loss)}", f"lr={float(plan.lr)!r}", length, f"batch={plan.batch}"]
         settings = {
             "optimizer": chosen.optimizer,
             "momentum": chosen.momentum,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own convention
@@ -109,10 +108,10 @@ class Objective:
 
         return rows
 
-    def ignores(self, y: Array) -> bool:
-        """Whether a label is one that the loss leaves out of its mean."""
-        ignored = _settings(self.loss).get("ignore_index")
-        return ignored is not None and bool(np.any(y == ignored))
+    def ignored(self) -> int | None:
+        """The label that the loss leaves out of its mean, if it has one."""
+        value: int | None = _settings(self.loss).get("ignore_index")
+        return value
 
     def _column(self, output: Tensor, y: Tensor) -> Tensor:
         if self.targets == "values" and isinstance(output, Tensor) and output.ndim == y.ndim + 1 and output.shape[-1] == 1:
@@ -126,7 +125,8 @@ def name(value: object) -> str:
         options = [*map(repr, value.args), *(f"{key}={_short(item)}" for key, item in value.keywords.items())]
         return f"partial({', '.join([name(value.func), *options])})"
     if isinstance(value, nn.Module):
-        options = [f"{key}={_short(getattr(value, key))}" for key in getattr(value, "__constants__", ()) if hasattr(value, key)]
+        constants = {key: getattr(value, key) for key in getattr(value, "__constants__", ()) if hasattr(value, key)}
+        options = [f"{key}={_short(item)}" for key, item in {**constants, **dict(value.named_buffers())}.items()]
         return f"{type(value).__name__}({', '.join(options)})"
     return getattr(value, "__name__", type(value).__name__)
 

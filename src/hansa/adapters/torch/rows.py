@@ -23,9 +23,18 @@ def training(data: Dataset) -> Dataset:
     part = data.part("train")
     if len(part) == 0:
         raise DataError("there are no rows to train on", path="train", got="0 rows", hint="give the site rows, or leave it out")
-    if len(part.x) != len(part.y):
-        raise DataError("each row needs one target", path="train", expected=f"{len(part.x)} of y", got=len(part.y))
+    require_targets(part.x, part.y)
     return part
+
+
+def require_targets(x: Array, y: Array) -> None:
+    """Return if there is a target for each row.
+
+    Raises:
+        DataError: there is not.
+    """
+    if len(x) != len(y):
+        raise DataError("each row needs one target", path="y", expected=f"{len(x)} targets", got=len(y))
 
 
 def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
@@ -82,6 +91,7 @@ class Rows:
     def __init__(self, x: Array, y: Array | None, *, floats: torch.dtype, device: torch.device, targets: Targets) -> None:
         self._columns = [(_native(x), input_dtype(x, floats))]
         if y is not None:
+            require_targets(x, y)
             self._columns.append((_native(y), target_dtype(y, floats, targets)))
         self._device = device
         self._moved = (

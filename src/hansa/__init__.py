@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         federated_value,
         federated_zip,
     )
+    from hansa.core.job import Job
     from hansa.core.protocols import FitConfig, Learner, Update
     from hansa.core.task import FLContext, Shareable, Signal, Task
     from hansa.core.trees import Spec, Tree
     from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
+    from hansa.core.workflow import Rounds
     from hansa.errors import HansaError
 
     __version__: str
@@ -41,7 +43,9 @@ __all__ = [
     "FitConfig",
     "FunctionType",
     "HansaError",
+    "Job",
     "Learner",
+    "Rounds",
     "SequenceType",
     "Server",
     "Shareable",
@@ -76,7 +80,9 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "FitConfig": "hansa.core.protocols",
     "FunctionType": "hansa.core.types",
     "HansaError": "hansa.errors",
+    "Job": "hansa.core.job",
     "Learner": "hansa.core.protocols",
+    "Rounds": "hansa.core.workflow",
     "SequenceType": "hansa.core.types",
     "Server": "hansa.core.types",
     "Shareable": "hansa.core.task",

@@ -18,7 +18,7 @@ def named(data: hs.Clients[Dataset]) -> hs.Server[int]:
 
 
 hs.federated_value(1, "server")  # E: Argument 2 to "federated_value" has incompatible type "str"; expected "Placement"
-hs.federated_eval(count, hs.CLIENTS)  # E: Argument 1 to "federated_eval" has incompatible type
+hs.FederatedType(int, "clients")  # E: Argument 2 to "FederatedType" has incompatible type "str"; expected "Placement"
 
 
 class Silent(hs.Executor):

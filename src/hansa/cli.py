@@ -21,6 +21,8 @@ Run a job file: hansa run job.toml --set algorithm.rounds=5
 Look at what ran: hansa runs list
 """
 
+_COMPLETION = {"install_completion", "show_completion"}
+
 
 class _Commands(TyperGroup):
     """A group whose commands are the entry points of `hansa.commands`."""
@@ -60,10 +62,14 @@ def as_command(name: str, target: object) -> TyperCommand | TyperGroup:
         app.command(name)(target)
     else:
         raise ConfigError(f"the command {name!r} is neither a function nor a Typer app", got=type(target).__name__)
-    return _named(name, app)
+    command = _named(name, app)
+    command.params = [each for each in command.params if each.name not in _COMPLETION]  # only `hansa` itself offers it
+    return command
 
 
 def _named(name: str, app: typer.Typer) -> TyperCommand | TyperGroup:
+    if not sys.stdout.isatty():
+        app.rich_markup_mode = None  # plain text for files and pipes; Rich is then not even imported
     command = typer.main.get_command(app)
     command.name = name
     return cast("TyperCommand | TyperGroup", command)  # Typer makes no other class unless told to
@@ -110,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     args = [arg for arg in given if arg != "--debug"]  # before or after the sub-command
     try:
-        typer.main.get_command(app).main(args, prog_name="hansa")
+        _named("hansa", app).main(args, prog_name="hansa")
     except HansaError as error:
         _report(error, debug=args != given)
         return error.exit_code

@@ -51,6 +51,8 @@ def test_a_typer_app_is_a_group(commands: dict[str, object], capsys: pytest.Capt
     commands["say"] = app
     assert cli.main(["say", "hi"]) == 0
     assert capsys.readouterr().out == "hello world\n"
+    assert cli.main(["say", "--help"]) == 0
+    assert "--install-completion" not in capsys.readouterr().out
 
 
 def test_the_help_lists_each_command_with_its_first_line_and_an_example(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -163,7 +164,7 @@ class NumpyLearner:
         Raises:
             DataError: the rows do not fit what the learner was given, or labels are needed and there are none.
         """
-        features = int(np.prod(np.shape(data.x)[1:]))
+        features = math.prod(np.shape(data.x)[1:])
         if self.features is not None and features != self.features:
             raise DataError("rows do not fit the learner", path="x", expected=f"{self.features} features", got=features)
         if self.kind == "logistic":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -47,9 +48,15 @@ class Net:
                 raise SpecError("not a model of this learner", path=prefix + "weight", expected="float[in,out]", got=got)
             widths += weight.shape[:1] if not widths else ()
             widths.append(weight.shape[1])
-        net = Net(tuple(widths), prefixes, head)
+        net = Net.kept(tuple(widths), prefixes, head)
         net.check(model)
         return net
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def kept(widths: tuple[int, ...], prefixes: tuple[str, ...], head: Head) -> Net:
+        """The net, made once: its tables cost more than a small client's step."""
+        return Net(widths, prefixes, head)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -65,7 +72,7 @@ class Net:
         """Where each leaf begins and ends in a row of parameters."""
         ranges, first = {}, 0
         for path, shape in self.shapes.items():
-            ranges[path] = (first, first + int(np.prod(shape)))
+            ranges[path] = (first, first + math.prod(shape))
             first = ranges[path][1]
         return ranges
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def matrix(x: Array, *, features: int, dtype: np.dtype[Any]) -> Array:
         DataError: another number of features; an entry is NaN or infinite: names the first such column.
     """
     x = np.asarray(x)
-    flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
     if flat.shape[1] != features:
         raise DataError("rows do not fit the model", path="x", expected=f"{features} features", got=flat.shape[1])
     flat = flat.astype(dtype, copy=False)

@@ -56,6 +56,8 @@ class Settings:
 
     def under(self, config: FitConfig) -> Settings:
         """These settings with what the algorithm asks for. Its `epochs` or `steps` replace both of the learner's."""
+        if config == FitConfig():
+            return self
         if config.epochs is None and config.steps is None:
             epochs, steps = self.epochs, self.steps
         else:

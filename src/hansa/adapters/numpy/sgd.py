@@ -21,8 +21,8 @@ from hansa.core.protocols import Dataset, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
 
-_GROUP_BYTES = 1 << 22  # parameters and one step's rows of the clients that move together: they should stay in the cache
-_WINDOW_BYTES = 1 << 23  # rows gathered ahead, for several steps in one copy
+_GROUP_BYTES = 1 << 21  # parameters and one step's rows of the clients that move together: they should stay in the cache
+_WINDOW_BYTES = 1 << 19  # rows gathered ahead, for several steps in one copy
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -59,10 +60,11 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
     weight = checked_weight(weight)
     heavier = total_weight(acc.weight, weight)
     scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
-    for path, leaf in trees.leaves(update):
-        line, total, width = _line(leaf), acc.sums[path], _width(leaf.dtype)
-        with overflow_named(path):
-            for start, stop in _blocks(0, np.size(leaf), BLOCK // width):
+    at = [""]
+    with overflow_named(at):
+        for at[0], leaf in trees.leaves(update):
+            line, total, width = _line(leaf), acc.sums[at[0]], _width(leaf.dtype)
+            for start, stop in _blocks(0, leaf.size, BLOCK // width):
                 into = total[width * start : width * stop]
                 if acc.count == 0:
                     _term(line, start, stop, weight, into)
@@ -81,12 +83,13 @@ def merge(left: Accumulator, right: Accumulator) -> Accumulator:
     """
     if left.spec != right.spec:
         raise SpecError("accumulators of different leaves cannot be merged", expected=left.spec, got=right.spec)
-    for path, line in left.sums.items() if right.count else ():
-        with overflow_named(path):
+    at = [""]
+    with overflow_named(at):
+        for at[0], line in left.sums.items() if right.count else ():
             if left.count:
-                np.add(line, right.sums[path], out=line)
+                np.add(line, right.sums[at[0]], out=line)
             else:
-                np.copyto(line, right.sums[path])
+                np.copyto(line, right.sums[at[0]])
     return replace(left, weight=total_weight(left.weight, right.weight), count=left.count + right.count)
 
 
@@ -101,11 +104,12 @@ def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:
     shapes = dict(acc.spec.items)
     out = {path: np.empty(shapes[path].shape, shapes[path].dtype) for path in acc.sums}
     scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
-    for path, line in acc.sums.items():
-        with overflow_named(path):
+    at = [""]
+    with overflow_named(at):
+        for at[0], line in acc.sums.items():
             for start, stop in _blocks(0, line.size, BLOCK):
                 wide = np.divide(line[start:stop], divisor, out=scratch[: stop - start])
-                narrow(wide, _flat(out[path])[start:stop], path)
+                narrow(wide, _flat(out[at[0]])[start:stop], at[0])
     return trees.unflatten(out)
 
 
@@ -144,7 +148,7 @@ def _fold_span(
     target = _flat(out)
     size = min(BLOCK, width * (stop - start))
     acc, scratch = np.empty(size), np.empty(size)
-    with overflow_named(path):  # in the thread: numpy's error state does not cross threads
+    with overflow_named([path]):  # in the thread: numpy's error state does not cross threads
         for low, high in _blocks(start, stop, BLOCK // width):
             wide, room = acc[: width * (high - low)], scratch[: width * (high - low)]
             _term(lines[0], low, high, weights[0], wide)
@@ -188,20 +192,15 @@ def narrow(wide: Array, out: Array, path: str) -> None:
     np.copyto(out, wide, casting="unsafe")
 
 
-class overflow_named:  # noqa: N801  a context manager, read as a phrase
-    """Turns an overflow inside the block into a RunError that names the leaf."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._state = np.errstate(over="raise", invalid="ignore")
-
-    def __enter__(self) -> None:
-        self._state.__enter__()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._state.__exit__(None, None, None)
-        if isinstance(error, FloatingPointError):
-            raise RunError("a result is out of its leaf's range", path=self._path, got=str(error)) from None
+@contextmanager
+def overflow_named(at: list[str]) -> Iterator[None]:
+    """Turns an overflow inside the block into a RunError that names the leaf `at[0]`, which the block keeps up to date."""
+    try:
+        # An inf that the caller let in stays inf - inf = nan: only the gate refuses it.
+        with np.errstate(over="raise", invalid="ignore"):
+            yield
+    except FloatingPointError as error:
+        raise RunError("a result is out of its leaf's range", path=at[0], got=str(error)) from None
 
 
 def checked_weight(weight: float) -> float:
@@ -254,6 +253,5 @@ def _flat(out: Array) -> Array:
     return line.view(line.real.dtype) if line.dtype.kind == "c" else line
 
 
-def _blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    for low in range(start, stop, size):
-        yield low, min(low + size, stop)
+def _blocks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    return [(low, min(low + size, stop)) for low in range(start, stop, size)]

@@ -188,12 +188,13 @@ def _finish(acc: ExactAccumulator, point: FixedPoint, divisor: float) -> dict[st
         raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
     shapes = dict(acc.spec.items)
     out = {path: np.empty(shapes[path].shape, shapes[path].dtype) for path in acc.sums}
-    for path, line in acc.sums.items():
-        target = _line(out[path])
-        with accumulate.overflow_named(path):
+    at = [""]
+    with accumulate.overflow_named(at):
+        for at[0], line in acc.sums.items():
+            target = _line(out[at[0]])
             for part in _blocks(line.size):
                 wide = np.ldexp(line[part].astype(np.float64), -point.fraction_bits)
-                accumulate.narrow(np.divide(wide, divisor, out=wide), target[part], path)
+                accumulate.narrow(np.divide(wide, divisor, out=wide), target[part], at[0])
     return trees.unflatten(out)
 
 

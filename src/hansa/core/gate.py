@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -37,19 +37,18 @@ def admit(reply: Shareable, expects: Sequence[Expect]) -> None:
     for expect in expects:
         if expect.weight is not None:
             _check_weight(_locate(reply.body, expect.weight), path=expect.weight, cap=expect.weight_cap)
-    for expect, part in parts:
-        for path, leaf in _arrays(part):
-            check_finite(leaf, path=_join(expect.path, path))
+    # The sum of finite squares may overflow: see is_finite. Set once, since it costs as much as the sum of a small leaf.
+    with np.errstate(all="ignore"):
+        for expect, part in parts:
+            for path, leaf in _arrays(part):
+                if not is_finite(leaf):
+                    _refuse(leaf, path=_join(expect.path, path))
 
 
-def check_finite(leaf: Array, *, path: str) -> None:
-    """Return if every entry is finite.
-
-    Raises:
-        NotFiniteError: one is inf or NaN; names the first in C order.
-    """
-    if leaf.dtype.kind in "iub" or leaf.size == 0:
-        return
+def is_finite(leaf: Array) -> bool:
+    """Whether every entry is finite; may set numpy's overflow and invalid flags."""
+    if leaf.dtype.kind in "iub":
+        return True
     line = leaf.ravel(order="K")  # finiteness does not care for order; a transposed leaf needs no copy this way
     if line.dtype.kind == "c":
         line = line.view(line.real.dtype)
@@ -58,13 +57,12 @@ def check_finite(leaf: Array, *, path: str) -> None:
         block = line[start : start + BLOCK].astype(wide, copy=False)
         # A finite sum of squares has finite terms, and a dot product runs at the speed of memory. The sum of finite squares may
         # overflow: only then are the entries looked at one by one.
-        with np.errstate(all="ignore"):
-            squares = float(np.dot(block, block))
-        if not math.isfinite(squares) and not np.isfinite(block).all():
-            _refuse(leaf, path=path)
+        if not math.isfinite(np.dot(block, block)) and not np.isfinite(block).all():
+            return False
+    return True
 
 
-def _refuse(leaf: Array, *, path: str) -> None:
+def _refuse(leaf: Array, *, path: str) -> NoReturn:
     index = np.unravel_index(int(np.argmin(np.isfinite(leaf))), leaf.shape)
     where = f" at [{','.join(str(i) for i in index)}]" if leaf.ndim else ""
     raise NotFiniteError("an entry is not finite", path=path or None, expected="finite numbers", got=f"{leaf[index]}{where}")
@@ -99,7 +97,7 @@ def _check_spec(expect: Expect, part: Any) -> None:
     for path, leaf in _arrays(part):
         if not isinstance(leaf, np.ndarray | np.generic):
             raise SpecError("not an array", path=_join(expect.path, path), expected="an array", got=type(leaf).__name__)
-        if not np.can_cast(leaf.dtype, np.clongdouble):
+        if leaf.dtype.kind not in "biufc" and not np.can_cast(leaf.dtype, np.float64):  # ml_dtypes are of kind V
             got = Leaf(leaf.dtype, leaf.shape)
             raise SpecError("not an array of numbers", path=_join(expect.path, path), expected="numbers", got=got)
 

@@ -193,9 +193,11 @@ class Deciding(nn.Linear):
         ({"model": lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))}, "batch normalisation"),
         ({"model": lambda: nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5))}, "draws random numbers"),
         ({"model": Noting}, "changes a buffer"),
-        ({"model": lambda: Deciding(4, 2)}, "this model cannot be batched"),
+        ({"model": lambda: Deciding(4, 2)}, "this model cannot be batched: vmap"),
+        ({"model": lambda: torch.jit.trace(nn.Linear(4, 2), torch.ones(1, 4))}, "this model cannot be batched: The stateless API"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")  # deprecated, and still found in people's models
 def test_what_cannot_be_batched_is_refused_and_says_why(settings: dict[str, Any], why: str) -> None:
     learner = TorchLearner(**{"model": linear, "loss": F.cross_entropy, **settings})
     model = learner.init(generator(0))

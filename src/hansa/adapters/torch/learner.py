@@ -42,8 +42,8 @@ class TorchLearner:
     lr, epochs or steps, batch: local training, where the algorithm asks for nothing else. steps win; batch 0 is all rows.
     optimizer: "sgd" (with momentum), "adam", "adamw", or a function of (params, lr) that returns a torch optimizer.
     fit: the user's own loop, `fit(module, train_rows, config)`; trains the loaded module in place, with `config` filled in and
-        torch's generators seeded. It may return nothing, the loss, or a dict with any of "loss", "steps", "examples". `proximal`, `correction` and `clip`
-        are then its business.
+        torch's generators seeded. It may return nothing, the loss, or a dict with any of "loss", "steps", "examples".
+        `proximal`, `correction` and `clip` are then its business.
     device: "auto" is cuda, else mps, else cpu.
     threads: torch's intra-op threads while it works (restored after); more than one and results differ from run to run.
 

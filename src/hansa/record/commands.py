@@ -179,12 +179,11 @@ def _brief(path: Path, info: Any) -> dict[str, Any]:
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
+    from hansa.record.report import flat
+
     info = folder.info
-    return (
-        {"seed": info.seed, "engine": info.engine, "workers": info.workers, "sites": info.sites}
-        | flat(info.settings)
-        | info.versions
-    )
+    how = {"seed": info.seed, "engine": info.engine, "workers": info.workers, "sites": info.sites}
+    return {**how, **flat(info.settings), **info.versions}
 
 
 def _labels(folders: list[RunFolder]) -> list[str]:
@@ -226,7 +225,8 @@ def _pair(cell: tuple[float, float, int] | None) -> tuple[str, str]:
 def _metrics(metrics: dict[str, float]) -> str:
     from hansa.record.series import number
 
-    return "  ".join(f"{name} {number(value)}" for name, value in list(metrics.items())[:3])
+    names = sorted(metrics, key=lambda name: name.startswith("train_"))  # what the model is worth first
+    return "  ".join(f"{name} {number(metrics[name])}" for name in names[:3])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:

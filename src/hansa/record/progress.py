@@ -113,7 +113,7 @@ class Progress:
 
 
 def _numbers(record: Mapping[str, Any]) -> str:
-    """The global metrics, the loss first."""
+    """The global metrics: the loss, the others, training's."""
     found = record.get("global", {})
-    names = sorted(found, key=lambda name: (name != "loss", name))
+    names = sorted(found, key=lambda name: (name.startswith("train_"), name != "loss", name))
     return "  ".join(f"{name} {'nan' if found[name] is None else format(found[name], '.4g')}" for name in names[:4])

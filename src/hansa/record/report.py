@@ -176,6 +176,7 @@ def _trouble(records: Sequence[Mapping[str, Any]]) -> str:
     for record in records:
         for entry in record.get("refused", ()):
             what = f"update refused: {entry.get('code', '')}" + (f" at {entry['path']}" if entry.get("path") else "")
+            what += f" ({entry['message']})" if entry.get("message") else ""
             rows.append((str(record["round"]), str(entry.get("site", "")), what))
         for entry in record.get("lost", ()):
             site = entry.get("site", "") if isinstance(entry, Mapping) else entry

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from hansa.core import registry
 
 Points = list[tuple[int, float]]
+_COUNTS = frozenset({"examples", "steps", "weight", "bytes_up", "bytes_down", "seconds"})  # reported beside metrics; no curves
 _LOWER = ("loss", "mse", "rmse", "mae", "error", "perplexity", "seconds")
 
 
@@ -41,7 +42,9 @@ class Extremes(NamedTuple):
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """A curve for each metric: the global ones in the order of the records, then those that only sites report.
+    """A curve for each metric: the global ones in the order of the records, then those that only sites report, then training's.
+
+    What a site counts (its examples, say) is no metric of a model and has no curve.
 
     >>> curve, = curves([{"round": 1, "global": {"loss": 0.5}, "sites": {"a": {"loss": 0.4}}}])
     >>> curve.shared, curve.sites
@@ -55,7 +58,9 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
         for site, metrics in record.get("sites", {}).items():
             for name, value in metrics.items():
                 found.setdefault(name, Curve(name)).sites.setdefault(site, []).append((record["round"], float(value)))
-    return list(found.values())
+    return sorted(
+        (curve for name, curve in found.items() if name not in _COUNTS), key=lambda curve: curve.name.startswith("train_")
+    )
 
 
 def site_names(drawn: Iterable[Curve]) -> list[str]:

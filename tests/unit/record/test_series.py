@@ -22,6 +22,12 @@ def test_curves_follow_the_records_and_skip_rounds_that_were_not_evaluated() -> 
     assert auc.sites == {"a": [(1, 0.7)]}
 
 
+def test_counts_have_no_curve_and_training_comes_last() -> None:
+    values = {"train_loss": 0.5, "examples": 30.0, "auc": 0.7}
+    found = series.curves([{"round": 1, "global": {"train_loss": 0.5}, "sites": {"a": values}}])
+    assert [curve.name for curve in found] == ["auc", "train_loss"]
+
+
 def test_the_band_holds_the_finite_values_of_the_sites() -> None:
     (loss, _) = series.curves(RECORDS)
     assert loss.band(0.0, 1.0) == [(1, 0.4, 0.6), (3, 0.2, 0.2)]

@@ -1,0 +1,242 @@
+"""job.toml: read, checked against what its names lead to, and made into a job and its data."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import numpy as np
+
+from hansa.config import overrides as overriding
+from hansa.config.arguments import Arguments, convert, locate
+from hansa.core import registry
+from hansa.core.files import storage_error
+from hansa.core.job import Job, load_reference
+from hansa.core.protocols import Dataset, FederatedData
+from hansa.errors import ConfigError, DataError
+
+_TABLES: Final = {"data": "source", "partition": "kind", "learner": "kind", "algorithm": "name", "metrics": ""}
+_TOP: Final = {"name": str, "seed": int, **dict.fromkeys(_TABLES, dict[str, Any])}
+# [metrics] is handed to the algorithm: its argument, and the key it comes from
+_METRICS: Final = {"metrics": "$.metrics.names", "evaluate_every": "$.metrics.every", "evaluate_sites": "$.metrics.sites"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One table: the object that its name leads to, and the checked keyword arguments for it."""
+
+    target: Any
+    arguments: dict[str, Any]
+    keys: Mapping[str, str]  # the file's key for each argument
+
+    def call(self, *args: Any) -> Any:
+        with locate(self.keys):
+            return self.target(*args, **self.arguments)
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A checked job file. Data are loaded, once, when `job` (if the learner's shape depends on them) or `federated` asks.
+
+    `settings` is the resolved configuration, overrides included; `folder` is where larger data are.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    folder: Path | None
+    data: _Part
+    partition: _Part | None
+    learner: _Part
+    algorithm: _Part
+
+    @property
+    def name(self) -> str:
+        """The job's name; the file's, where it gives none."""
+        return str(self.settings.get("name", self.path.stem))
+
+    @property
+    def seed(self) -> int:
+        """The seed of all random streams."""
+        return int(self.settings.get("seed", 0))
+
+    @property
+    def text(self) -> str:
+        """The resolved configuration as canonical JSON: the same text for the same settings, in whatever order they stand."""
+        return msgspec.json.encode({**self.settings, "name": self.name, "seed": self.seed}, order="deterministic").decode()
+
+    def job(self) -> Job:
+        """The job: the algorithm over the learner, whose shape is taken from the data where it is not given.
+
+        Raises:
+            ConfigError: a value is out of its range; names the key. DataError: the learner needs data that cannot be loaded.
+        """
+        learner = self.learner.target if _is_learner(self.learner.target) else self.learner.call()
+        if getattr(learner, "needs_data", False):
+            with locate(self.learner.keys):
+                learner = learner.bound_to(self._example, classes=self._classes)
+        return Job(self.name, self.algorithm.call(learner), seed=self.seed)
+
+    def federated(self) -> FederatedData:
+        """The sites: the source's own, or its rows under [partition]; without one, by the column `site`.
+
+        Raises:
+            DataError: the source has no rows, or they cannot be partitioned so.
+        """
+        return self._federated
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        return self.data.call()
+
+    @functools.cached_property
+    def _federated(self) -> FederatedData:
+        if self.partition is not None:
+            return cast("FederatedData", self.partition.call(self._source))
+        if isinstance(self._source, FederatedData):
+            return self._source
+        column = cast("Callable[..., FederatedData]", registry.find("partitions", "column"))
+        try:
+            return column(self._source, by=self.settings["data"].get("site", "site"), seed=self.seed)
+        except DataError as error:
+            raise ConfigError(
+                "the source is one table, and nothing says how its rows become sites",
+                path="$.partition",
+                got=error.message,
+                hint="add [partition] with a kind: iid, dirichlet, shards, quantity or column",
+            ) from error
+
+    @property
+    def _example(self) -> Dataset:
+        source = self._source
+        return cast("Dataset", source.load(0)) if isinstance(source, FederatedData) else cast("Dataset", source)
+
+    @property
+    def _classes(self) -> int | None:
+        """The number of classes of the whole source; None where it has no integer labels, or one table that is counted anyway."""
+        source = self._source
+        if not isinstance(source, FederatedData):
+            return len(getattr(source, "classes", ())) or None
+        labels = [source.load(slot).y for slot in range(len(source.sites))]
+        if any(y.dtype.kind not in "iub" or y.ndim != 1 for y in labels):
+            return None
+        return max(2, 1 + max(int(np.max(y, initial=0)) for y in labels))
+
+
+def read(path: str | Path, *, overrides: Sequence[str] = (), folder: Path | None = None) -> JobFile:
+    """The job file at `path` with `overrides` ("algorithm.rounds=5") laid over it. No data are loaded yet.
+
+    `folder` is handed to a source that takes one, unless [data] names its own.
+
+    Raises:
+        ConfigError: the file is not TOML; a key is unknown or missing, or a value has the wrong type: with its path
+            ("$.algorithm.roundz") and the nearest valid name.
+        JobReferenceError: a "file.py:name" leads nowhere. StorageError: the file cannot be read.
+    """
+    place = Path(path)
+    settings = overriding.apply(_load(place), overrides)
+    _check_top(settings)
+    seed, base = settings.get("seed", 0), place.parent
+    learner = _part(settings, "learner", "learners", base)
+    return JobFile(
+        path=place,
+        settings=settings,
+        folder=folder,
+        data=_part(settings, "data", "sources", base, offered={"folder": folder, "seed": seed}),
+        partition=_part(settings, "partition", "partitions", base, given=1, offered={"seed": seed})
+        if "partition" in settings
+        else None,
+        learner=learner,
+        algorithm=_part(settings, "algorithm", "algorithms", base, given=1, elsewhere=_METRICS),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such file", path=str(path), expected="a job.toml") from None
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not TOML: {error}", path=str(path)) from error
+
+
+def _check_top(settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key not in _TOP:
+            raise ConfigError("no such key", path=f"$.{key}", hint=registry.nearest(key, sorted(_TOP)))
+        convert(value, _TOP[key], path=f"$.{key}")
+    for table in ("data", "learner", "algorithm"):
+        if table not in settings:
+            raise ConfigError("a table is missing", path=f"$.{table}", expected=f"[{table}] with {_TABLES[table]} = ...")
+
+
+def _part(
+    settings: Mapping[str, Any],
+    table: str,
+    group: str,
+    base: Path,
+    *,
+    given: int = 0,
+    offered: Mapping[str, Any] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
+) -> _Part:
+    """The table, checked. The first `given` arguments are the caller's.
+
+    `offered` arguments are handed over where the function takes them and the file does not set them; `elsewhere` are arguments
+    whose keys stand in [metrics].
+    """
+    chooser, path = _TABLES[table], f"$.{table}"
+    values = dict(settings[table])
+    if chooser not in values:
+        known = registry.names(group)
+        near = next(
+            (registry.nearest(key, [chooser]) for key in values if registry.nearest(key, [chooser]).startswith("did")), None
+        )
+        raise ConfigError("a key is missing", path=f"{path}.{chooser}", expected=f"one of {', '.join(known)}", hint=near)
+    name = convert(values.pop(chooser), str, path=f"{path}.{chooser}")
+    target = _target(name, group, base, path=f"{path}.{chooser}")
+    if table == "learner" and _is_learner(target):
+        arguments = Arguments({})
+    elif callable(target):
+        arguments = Arguments.of(target, given=given)
+    else:
+        raise ConfigError("the name leads to something that cannot be called", path=f"{path}.{chooser}", got=type(target).__name__)
+    keys = {argument: f"{path}.{argument}" for argument in arguments.hints} | dict(elsewhere or {})
+    moved = {} if elsewhere is None else _metrics(settings)
+    if both := values.keys() & moved.keys():
+        raise ConfigError("set twice: here and in [metrics]", path=f"{path}.{min(both)}")
+    checked = arguments.check(values | moved, path=path, names=elsewhere, also=chooser)
+    for key, value in (offered or {}).items():
+        if key in arguments.hints and value is not None:
+            checked.setdefault(key, value)
+    return _Part(target, checked, keys)
+
+
+def _target(name: str, group: str, base: Path, *, path: str) -> object:
+    if ":" in name:
+        return load_reference(name, base=base)
+    return registry.find(group, name, path=path)
+
+
+def _metrics(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """[metrics] as arguments of the algorithm."""
+    table = settings.get("metrics", {})
+    arguments = {key.rpartition(".")[2]: argument for argument, key in _METRICS.items()}
+    for key in table:
+        if key not in arguments:
+            raise ConfigError("no such key", path=f"$.metrics.{key}", hint=registry.nearest(key, sorted(arguments)))
+    for i, name in enumerate(convert(table.get("names", []), list[str], path="$.metrics.names")):
+        if name not in registry.names("metrics"):
+            registry.find("metrics", name, path=f"$.metrics.names[{i}]")
+    return {arguments[key]: value for key, value in table.items()}
+
+
+def _is_learner(target: object) -> bool:
+    return not inspect.isclass(target) and all(hasattr(target, name) for name in ("init", "fit", "predict"))

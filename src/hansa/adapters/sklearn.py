@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -196,7 +196,7 @@ class SklearnLearner:
         Raises:
             SpecError: the tree is not a model of this learner.
         """
-        return self._loaded(model)
+        return self._loaded(model, self.make())
 
     def fit(self, model: Tree, data: Dataset, config: FitConfig, *, rng: np.random.Generator, abort: Signal) -> Update:
         """Local training on the site's training part: each step is one `partial_fit` of a batch, in the order of `rng`.
@@ -208,23 +208,13 @@ class SklearnLearner:
             SpecError: the model has other leaves than this learner's.
             ConfigError: `clip`, `proximal` or `correction` is asked for, which `partial_fit` cannot serve.
         """
-        for name, asked in (("clip", config.clip is not None), ("proximal", config.proximal), ("correction", config.correction)):
-            if asked:
-                raise ConfigError("partial_fit cannot serve this", path=name, hint="take a numpy or torch learner")
-        asked_length = config.epochs is not None or config.steps is not None
-        settings = replace(
-            self,
-            lr=self.lr if config.lr is None else config.lr,
-            epochs=self.epochs if config.epochs is None else config.epochs,
-            steps=config.steps if asked_length else self.steps,
-            batch=self.batch if config.batch is None else config.batch,
-        )
+        settings = self._under(config)
         part = data.part("train")
         if len(part) == 0:
             raise DataError("there are no rows to train on", path="train", got="0 rows", hint="give the site rows, or leave it out")
-        estimator = settings._loaded(model)
+        estimator = settings._loaded(model, settings._prepared(rng))
         x, y = _matrix(part.x, features=estimator.n_features_in_), settings._labels(part.y)
-        lr = settings._prepare(estimator, rng)
+        params = estimator.get_params()
         losses = []
         for chosen in _batches(len(x), settings, rng):
             abort.check()
@@ -233,7 +223,7 @@ class SklearnLearner:
         before = {name: np.asarray(model[name]) for name in ("coef", "intercept")}
         after = {"coef": estimator.coef_, "intercept": estimator.intercept_}
         delta = {name: (after[name] - leaf).astype(leaf.dtype) for name, leaf in before.items()}
-        return Update(delta, len(x), len(losses), lr, float(np.mean(losses)))
+        return Update(delta, len(x), len(losses), float(params[_step_size(params)]), float(np.mean(losses)))
 
     def evaluate(self, model: Tree, data: Dataset) -> Evaluation:
         """Scores for each of the rows given, and their mean loss.
@@ -252,18 +242,32 @@ class SklearnLearner:
             DataError: NaN or infinity in a row.
             SpecError: the model has other leaves than this learner's.
         """
-        estimator = self._loaded(model)
+        estimator = self._loaded(model, self.make())
         return self._scores(estimator, _matrix(x, features=estimator.n_features_in_))
 
     @property
     def _regression(self) -> bool:
         return bool(base.is_regressor(self.make()))
 
+    def _under(self, config: FitConfig) -> SklearnLearner:
+        """This learner with what the algorithm asks for. Its `epochs` or `steps` replace both of the learner's."""
+        for name, asked in (("clip", config.clip is not None), ("proximal", config.proximal), ("correction", config.correction)):
+            if asked:
+                raise ConfigError("partial_fit cannot serve this", path=name, hint="take a numpy or torch learner")
+        asked_length = config.epochs is not None or config.steps is not None
+        return replace(
+            self,
+            lr=self.lr if config.lr is None else config.lr,
+            epochs=self.epochs if config.epochs is None else config.epochs,
+            steps=config.steps if asked_length else self.steps,
+            batch=self.batch if config.batch is None else config.batch,
+        )
+
     def _shapes(self, features: int, classes: int) -> dict[str, tuple[int, ...]]:
         outputs = 1 if self._regression or classes == 2 else classes
         return {"coef": (features,) if self._regression else (outputs, features), "intercept": (outputs,)}
 
-    def _loaded(self, model: Tree) -> Estimator:
+    def _loaded(self, model: Tree, estimator: Estimator) -> Estimator:
         coef = model.get("coef")
         rows, features = coef.shape if isinstance(coef, np.ndarray) and coef.ndim == 2 else (1, np.size(cast(Array, coef)))
         classes = self.classes or max(2, rows)
@@ -273,7 +277,6 @@ class SklearnLearner:
             if name not in shapes or not isinstance(leaf, np.ndarray) or leaf.shape != shapes[name]:
                 got = leaf.shape if isinstance(leaf, np.ndarray) else type(leaf).__name__
                 raise SpecError("not a model of this learner", path=name, expected=shapes.get(name, "no such leaf"), got=got)
-        estimator = cast(Estimator, self.make())
         # Copies: partial_fit moves its arrays in place.
         estimator.coef_ = np.array(model["coef"], np.float64)
         estimator.intercept_ = np.array(model["intercept"], np.float64)
@@ -282,15 +285,15 @@ class SklearnLearner:
             estimator.classes_ = np.arange(classes)
         return estimator
 
-    def _prepare(self, estimator: Estimator, rng: np.random.Generator) -> float:
-        """Set the step size and take the order of rows from the estimator; the step size that it will use."""
+    def _prepared(self, rng: np.random.Generator) -> Estimator:
+        """A new estimator with this step size, which leaves the order of the rows to the learner."""
+        estimator = cast(Estimator, self.make())
         params = estimator.get_params()
-        size = "eta0" if "eta0" in params else "C"
+        mine: dict[str, object] = {"shuffle": False, "random_state": int(rng.integers(2**31))}
         if self.lr is not None:
-            constant = {"learning_rate": "constant"} if "learning_rate" in params else {}
-            estimator.set_params(**{size: self.lr}, **constant)
-        estimator.set_params(shuffle=False, random_state=int(rng.integers(2**31)))
-        return float(params[size] if self.lr is None else self.lr)
+            mine |= {_step_size(params): self.lr, **({"learning_rate": "constant"} if "learning_rate" in params else {})}
+        # A clone: a passive-aggressive model reads C when it is made, and never again.
+        return cast(Estimator, base.clone(estimator.set_params(**mine)))
 
     def _labels(self, y: Array) -> Array:
         y = np.asarray(y).ravel()
@@ -325,6 +328,10 @@ class SklearnLearner:
             return float(np.mean((scores - y) ** 2))
         chosen = np.where(y == 1, scores, 1 - scores) if scores.ndim == 1 else scores[np.arange(len(y)), y]
         return float(-np.mean(np.log(np.maximum(chosen, np.finfo(np.float64).eps))))  # as sklearn.metrics.log_loss clips
+
+
+def _step_size(params: Mapping[str, object]) -> str:
+    return "eta0" if "eta0" in params else "C"
 
 
 def _batches(n: int, settings: SklearnLearner, rng: np.random.Generator) -> Iterator[Array]:

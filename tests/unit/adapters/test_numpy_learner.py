@@ -1,12 +1,14 @@
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from hansa.adapters.numpy import NumpyLearner, logistic, mlp, softmax
 from hansa.adapters.numpy.nets import Net
-from hansa.core import trees
+from hansa.core import registry, trees
 from hansa.core.protocols import FitConfig, Update
 from hansa.core.rng import generator
 from hansa.core.task import Signal
@@ -275,3 +277,26 @@ def test_a_net_writes_and_reads_its_parameters() -> None:
     net, row = Net.of(model, prefixes=("",), head="softmax"), np.empty(8)
     net.flatten(model, row)
     assert trees.equal(net.unflatten(row, model), model)
+
+
+@pytest.mark.parametrize("make", [logistic, softmax, mlp])
+def test_a_job_file_finds_the_learner_by_name(make: Callable[[], NumpyLearner]) -> None:
+    assert registry.find("learners", f"numpy.{make.__name__}") is make
+
+
+def test_a_models_file_is_the_model_in_one_line(tmp_path: Path) -> None:
+    learner = mlp((3,), classes=2, features=4)
+    model = learner.init(generator(0))
+    save_file(trees.flatten(model), tmp_path / "model.safetensors")
+    data = blobs(5, seed=0)
+    np.testing.assert_array_equal(
+        learner.predict(load_file(tmp_path / "model.safetensors"), data.x), learner.predict(model, data.x)
+    )
+
+
+def test_all_rows_at_once_are_trained_on_for_many_epochs() -> None:
+    data = blobs(9, seed=3)
+    learner = softmax(2, 4, batch=0, epochs=4)
+    whole, large = fit(learner, data), fit(learner, data, FitConfig(batch=9))
+    assert whole.steps == large.steps == 4
+    assert trees.norm(trees.subtract(whole.delta, large.delta)) <= 1e-5 * trees.norm(whole.delta)

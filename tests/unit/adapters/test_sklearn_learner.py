@@ -1,20 +1,23 @@
 import functools
+import importlib
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from hansa.core import trees
+from hansa.core import registry, trees
 from hansa.core.protocols import FitConfig, Learner, Update
 from hansa.core.rng import generator
 from hansa.core.task import Signal
 from hansa.core.trees import Array
-from hansa.errors import ConfigError, DataError, SpecError
+from hansa.errors import ConfigError, DataError, MissingExtraError, SpecError
 from hansa.testing.contracts import LearnerContract, SplitRows, blobs
 
 pytest.importorskip("sklearn", reason="the extra `sklearn` is not installed")
 
 from sklearn.linear_model import (  # type: ignore[import-untyped,unused-ignore]  # it ships no types
+    PassiveAggressiveClassifier,
     Perceptron,
     SGDClassifier,
     SGDRegressor,
@@ -148,3 +151,27 @@ def test_without_a_step_size_of_its_own_the_estimators_schedule_stands() -> None
     learner = SklearnLearner(functools.partial(SGDClassifier, learning_rate="invscaling", eta0=0.5), classes=2, features=4)
     update = learner.fit(learner.init(generator(0)), blobs(4, seed=0), FitConfig(), rng=generator(0), abort=Signal())
     assert update.lr == 0.5
+
+
+@pytest.mark.filterwarnings("ignore:Class PassiveAggressive")  # scikit-learn is taking it out; it is served while it is there
+def test_the_step_size_of_a_passive_aggressive_model_is_its_cap() -> None:
+    # Hinge loss 1 at w = 0, y = +1 and x = (3, 4): the step is min(C, 1 / 25), along x.
+    learner = SklearnLearner(PassiveAggressiveClassifier, classes=2, features=2)
+    data, start = SplitRows(np.array([[3.0, 4.0]]), np.array([1]), 1), {"coef": np.zeros((1, 2)), "intercept": np.zeros(1)}
+    update = learner.fit(start, data, FitConfig(lr=0.01), rng=generator(0), abort=Signal())
+    np.testing.assert_allclose(leaves(update)["coef"], [[0.03, 0.04]])
+    assert update.lr == 0.01
+
+
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "hansa.adapters.sklearn")
+    with pytest.raises(MissingExtraError, match=r"hansa\[sklearn\]"):
+        importlib.import_module("hansa.adapters.sklearn")
+
+
+@pytest.mark.parametrize("name", ["sgd_classifier", "sgd_regressor"])
+def test_a_job_file_finds_the_learner_by_name(name: str) -> None:
+    make = registry.find("learners", f"sklearn.{name}")
+    assert callable(make)
+    assert isinstance(make(features=2), SklearnLearner)

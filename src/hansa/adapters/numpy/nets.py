@@ -81,6 +81,11 @@ class Net:
         """How many parameters there are."""
         return max(last for _, last in self.ranges.values())
 
+    @cached_property
+    def classes(self) -> Array:
+        """The labels of the outputs, as a column."""
+        return np.arange(self.widths[-1])[:, None]
+
     def check(self, tree: Tree, *, partial: bool = False) -> None:
         """Return if the tree has this net's leaves (or, where `partial`, some of them) and no others.
 
@@ -149,7 +154,7 @@ class Net:
         if self.head == "sigmoid":
             targets = labels[:, None].astype(z.dtype)
             return (np.logaddexp(0.0, z) - targets * z)[:, 0], self.scores(z) - targets
-        targets = (labels[:, None] == np.arange(self.widths[-1])[:, None]).astype(z.dtype)
+        targets = (labels[:, None] == self.classes).astype(z.dtype)
         z -= np.maximum.reduce(z, axis=1, keepdims=True)
         chosen = np.einsum("ckn,ckn->cn", z, targets)
         np.exp(z, out=z)

@@ -136,9 +136,12 @@ def _batches(net: Net, group: Sequence[Client], dtype: np.dtype[Any]) -> Iterato
     for i, client in enumerate(group):
         mine = (i, slice(steps[i]), slice(client.order.shape[1]))
         order[mine], labels[mine], share[mine] = client.order, client.labels[client.order], client.share
+    if len(group) == 1 and group[0].settings.batch == 0:  # all rows in their own order: there is nothing to gather
+        for step in range(steps[0]):
+            yield step, group[0].x[None], labels[:, step], share[:, step]
+        return
     window = max(1, _WINDOW_BYTES // (len(group) * batch * net.widths[0] * dtype.itemsize))
-    window = min(window, steps[0])
-    buffer = np.empty((len(group), window, batch, net.widths[0]), dtype)
+    buffer = np.empty((len(group), min(window, steps[0]), batch, net.widths[0]), dtype)
     for first in range(0, steps[0], window):
         last = min(first + window, steps[0])
         for i, client in enumerate(group):

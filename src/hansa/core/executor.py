@@ -72,7 +72,7 @@ def client_values(stage: Stage, body: Mapping[str, Any], ctx: FLContext, abort: 
     values: dict[int, Any] = {id(node): unpack(body.get(label, {}), node.type) for label, node in stage.goes}
     for node in stage.order:
         if id(node) not in values:
-            values[id(node)] = ctx.load(_data_name(node, ctx)) if isinstance(node, Parameter) else compute(node, values, ctx, abort)
+            values[id(node)] = ctx.load(node.name) if isinstance(node, Parameter) else compute(node, values, ctx, abort)
     return values
 
 
@@ -100,17 +100,12 @@ def _wanted(node: Apply, ctx: FLContext, abort: Signal) -> dict[str, object]:
     return {name: value for name, value in (("ctx", ctx), ("abort", abort)) if name in node.fn.wants}
 
 
-def _data_name(node: Parameter, ctx: FLContext) -> str:
-    return ctx.data or node.name
-
-
 def _reply(stage: Stage, values: Mapping[int, Any]) -> Shareable:
     metrics: dict[str, float] = {}
-    for node in stage.order:
-        if id(node) in stage.fresh:
-            reported = getattr(values[id(node)], "metrics", None)
-            if isinstance(reported, Mapping):
-                metrics.update({str(name): float(value) for name, value in reported.items()})
+    for node in stage.fresh:
+        reported = getattr(values[id(node)], "metrics", None)
+        if isinstance(reported, Mapping):
+            metrics.update({str(name): float(value) for name, value in reported.items()})
     return Shareable({label: pack(values[id(node)], path=label) for label, node in stage.reads}, metrics)
 
 
@@ -120,7 +115,7 @@ def _column(
     if isinstance(node, Broadcast):
         return [given[id(node)]] * len(contexts)
     if isinstance(node, Parameter):
-        return [ctx.load(_data_name(node, ctx)) for ctx in contexts]
+        return [ctx.load(node.name) for ctx in contexts]
     if isinstance(node, Apply) and not node.fn.loops:
         if node.fn.many is None:
             raise ConfigError(

@@ -30,7 +30,7 @@ class Stage:
     reads: tuple[tuple[str, Node], ...]
     reductions: tuple[Reduce, ...]
     order: tuple[Node, ...]
-    fresh: frozenset[int]
+    fresh: tuple[Apply, ...]
 
     @property
     def functions(self) -> list[Apply]:
@@ -42,7 +42,7 @@ class Stage:
         """The names of the site's own arguments that are read."""
         return [node.name for node in self.order if isinstance(node, Parameter)]
 
-    @functools.cached_property
+    @property
     def labels(self) -> dict[int, str]:
         """The label of each read, by node identity."""
         return {id(node): label for label, node in self.reads}
@@ -113,7 +113,7 @@ def stages_of(computation: Computation) -> tuple[Stage, ...]:
         new = [f for f in functions if level[id(f)] == depth - 1] or functions
         goes = _labelled((n for n in inside if isinstance(n, Broadcast)), keep=lambda n: n.source)
         name = _unique("+".join(dict.fromkeys(f.fn.name for f in new)) or "read", taken)
-        stages.append(Stage(name, goes, reads, group, tuple(inside), frozenset(id(f) for f in new)))
+        stages.append(Stage(name, goes, reads, group, tuple(inside), tuple(new)))
     return tuple(stages)
 
 

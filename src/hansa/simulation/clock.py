@@ -82,6 +82,10 @@ class Agenda(Generic[T]):
             raise ConfigError("nothing is entered in the past", path="at", got=at, expected=f"at least {self.clock.now()}")
         heapq.heappush(self._heap, (at, next(self._order), item))
 
+    def pending(self) -> list[tuple[float, T]]:
+        """What is to come with its time, in order; nothing is taken."""
+        return [(at, item) for at, _, item in sorted(self._heap, key=lambda entry: entry[:2])]
+
     def take(self) -> T:
         """The next thing, with the clock moved to its time. What was entered before the clock passed it happens now.
 

@@ -1,0 +1,92 @@
+"""Crews in this process: a plain loop over the sites, and vectorised clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hansa.core.executor import FunctionExecutor
+from hansa.core.task import FLContext, Signal, Task
+from hansa.core.trees import Tree
+from hansa.errors import ConfigError, RunError
+from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, failure_of
+
+CHUNK = 256  # clients that are computed together: bounds the memory of stacked models
+
+
+class Loop:
+    """One site after another, in this process and thread: what a debugger steps through."""
+
+    def __init__(self, sites: Sites) -> None:
+        self._sites = sites
+        self._task: Task | None = None
+        self._kept: Mapping[int, Mapping[str, Tree]] = {}
+        self._abort = Signal()
+
+    def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:  # noqa: ARG002  nothing is done ahead
+        """Take the task."""
+        self._task, self._kept = task, kept
+
+    def answer(self, call: Call) -> Answer:
+        """Run the site's part now."""
+        if self._task is None:
+            raise RunError("no task has begun")
+        return self._sites.serve(self._task, call.slot, self._kept.get(call.slot, {}), self._abort)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Vectorised:
+    """Many clients in one call, in chunks. A function without a batched form is an error, never a silent loop."""
+
+    def __init__(self, sites: Sites) -> None:
+        if not isinstance(sites.executor, FunctionExecutor):
+            raise ConfigError("the vectorised engine runs computations, not a job's own executor", hint="use --engine loop or pool")
+        self._sites, self._executor = sites, sites.executor
+        self._task: Task | None = None
+        self._kept: Mapping[int, Mapping[str, Tree]] = {}
+        self._coming: list[Call] = []
+        self._ready: dict[Call, Answer] = {}
+        self._abort = Signal()
+
+    def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
+        """Take the task and the order of its calls."""
+        self._task, self._kept = task, kept
+        self._coming, self._ready = list(calls), {}
+
+    def answer(self, call: Call) -> Answer:
+        """The answer of one call, computed together with those that come next."""
+        if call not in self._ready:
+            chunk = [call, *(c for c in self._coming if c != call)][:CHUNK]
+            self._coming = [c for c in self._coming if c not in set(chunk)]
+            self._ready.update(self._together(chunk))
+        return self._ready.pop(call)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _together(self, calls: Sequence[Call]) -> dict[Call, Answer]:
+        if self._task is None:
+            raise RunError("no task has begun")
+        memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
+        contexts = [self._sites.context(self._task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
+        answers: dict[Call, Answer] = {}
+        fit: list[int] = []
+        for i, ctx in enumerate(contexts):
+            try:
+                self._check(ctx)
+                fit.append(i)
+            except Exception as error:  # a site's data may raise anything when loaded; it becomes that site's Failure
+                answers[calls[i]] = Answer(self._task.shareable, failure_of(error))
+        if fit:
+            replies = self._executor.execute_many(self._task.name, self._task.shareable, [contexts[i] for i in fit], self._abort)
+            for i, reply in zip(fit, replies, strict=True):
+                try:
+                    answers[calls[i]] = Answer(self._sites.filtered(reply, contexts[i]), puts=memories[i].puts)
+                except Exception as error:  # a job's filter may raise anything; it becomes that site's Failure
+                    answers[calls[i]] = Answer(reply, failure_of(error))
+        return answers
+
+    def _check(self, ctx: FLContext) -> None:
+        """Load the site's data, so that one site's fault is its own and does not end the others' work."""
+        ctx.load(ctx.data)

@@ -1,0 +1,352 @@
+"""Run a job on simulated sites: in a loop, in a pool of processes, or with vectorised clients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hansa.core.job import Job
+from hansa.core.protocols import FederatedData
+from hansa.core.registry import nearest
+from hansa.core.task import Reply
+from hansa.core.trees import Tree
+from hansa.core.workflow import Outcome, Rounds
+from hansa.errors import ConfigError, DataError, HansaError, Interrupted
+from hansa.record.folder import RunFolder
+from hansa.record.info import Reference, RunInfo
+from hansa.record.progress import Mode, Progress
+from hansa.simulation.crews import Loop, Vectorised
+from hansa.simulation.faults import Faults
+from hansa.simulation.federation import Saved, SimulatedFederation
+from hansa.simulation.journal import Journal
+from hansa.simulation.pool import Pool, Start
+from hansa.simulation.sites import Crew, Sites
+
+Engine = Literal["loop", "pool", "vectorised"]
+ENGINES = ("loop", "pool", "vectorised")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a job is simulated.
+
+    engine: `loop`, `pool` (of `workers` processes) or `vectorised`. start: how workers start. deterministic: one thread for
+    BLAS, so that one seed gives one model on one kind of machine. keep_updates: store what every site sends, for `hansa runs
+    verify`. checkpoint_every: rounds between checkpoints. progress: what is shown on stderr.
+    """
+
+    engine: Engine = "loop"
+    workers: int = 1
+    start: Start = "fork"
+    deterministic: bool = True
+    keep_updates: bool = False
+    checkpoint_every: int = 1
+    progress: Mode = "silent"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError("no such engine", path="engine", got=self.engine, hint=nearest(self.engine, list(ENGINES)))
+        for name in ("workers", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is at least 1", path=name, got=getattr(self, name))
+        if self.workers > 1 and self.engine != "pool":
+            raise ConfigError("several workers are a pool", path="engine", expected="pool", got=self.engine)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a simulation gave: a record for each round, and the workflow's own result.
+
+    `model` and `best` are the final and the best global model of a job that trains one. `run` is the run folder, if there is one.
+    """
+
+    metrics: list[dict[str, Any]]
+    value: Any
+    sites: Sequence[str] = field(repr=False, default=())
+    run: Path | None = None
+
+    @property
+    def model(self) -> Tree:
+        """The final global model."""
+        return self._outcome.model
+
+    @property
+    def best(self) -> Tree:
+        """The best global model by the monitored metric, after the round."""
+        return self._outcome.best
+
+    @property
+    def _outcome(self) -> Outcome:
+        if isinstance(self.value, Outcome):
+            return self.value
+        raise ConfigError("this job's workflow trains no model", got=type(self.value).__name__, hint="its result is `.value`")
+
+
+def simulate(
+    job: Job,
+    data: FederatedData | Mapping[str, FederatedData],
+    *,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    faults: Faults | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Result:
+    """Run a job on simulated sites and return its metrics and models.
+
+    data: the federated data set, or one by label. seed: of every random stream (None: the job's, else 0). out: the run folder to
+    write; with `resume`, the one to go on with. `options` are fields of Settings: `engine="pool", workers=2`.
+
+    Same seed, same bits, for any number of workers; vectorised clients equal the loop within 1e-5.
+
+    Raises:
+        DataError: the job's label is not in `data`. QuorumError: a round had too few usable replies.
+        Interrupted: Ctrl-C; with `out`, the run can be resumed.
+    """
+    how = _settings(settings, options)
+    sets = _by_label(job, data)
+    names = sets[job.data].sites
+    chosen = seed if seed is not None else job.seed or 0
+    recorder = _Recorder.make(job, names, chosen, how, None if out is None else Path(out), resume)
+    return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), how, faults or Faults())
+
+
+def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
+    if settings is not None and options:
+        raise ConfigError("give settings or options, not both", got=sorted(options))
+    known = list(Settings.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"simulate takes no {name!r}", hint=nearest(name, known))
+    options = dict(options)
+    if options.get("workers", 1) > 1:
+        options.setdefault("engine", "pool")
+    return settings or Settings(**options)
+
+
+def _by_label(job: Job, data: FederatedData | Mapping[str, FederatedData]) -> dict[str, FederatedData]:
+    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    if job.data not in sets:
+        raise DataError("the job's data is missing", job=job.name, expected=f"label {job.data!r}", got=sorted(sets))
+    if len(sets[job.data].sites) == 0:
+        raise DataError("the federated data set has no sites", job=job.name, path=job.data)
+    return sets
+
+
+def crew_of(sites: Sites, how: Settings) -> Crew:
+    """Who does the sites' work."""
+    if how.engine == "pool":
+        return Pool(sites, how.workers, start=how.start)
+    return Vectorised(sites) if how.engine == "vectorised" else Loop(sites)
+
+
+@contextlib.contextmanager
+def threads(how: Settings) -> Iterator[None]:
+    """One BLAS thread while a deterministic run is under way; restored after."""
+    if not how.deterministic:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@dataclass
+class _Recorder:
+    """Keeps the records of a run, in memory and in its folder where it has one."""
+
+    folder: RunFolder | None
+    info: RunInfo
+    resumed: bool
+    rounds: int
+    checkpoint_every: int = 1
+    records: list[dict[str, Any]] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    progress: Progress | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.info.id
+
+    @staticmethod
+    def make(job: Job, names: Sequence[str], seed: int, how: Settings, out: Path | None, resume: bool) -> _Recorder:
+        rounds = job.workflow.rounds if isinstance(job.workflow, Rounds) else 0
+        if out is None:
+            if resume:
+                raise ConfigError("a run is resumed from its folder", path="out", hint="give out=")
+            return _Recorder(None, RunInfo(id=job.name, job=job.name), False, rounds, how.checkpoint_every)
+        text = job.describe()
+        if resume:
+            folder = RunFolder.open(out)
+            before = folder.info
+            _same(before, job, seed, names)
+            info = msgspec.structs.replace(before, state="running", error=None, finished=None, **_engine(how))
+        else:
+            folder = RunFolder.create(out, job.name)
+            info = RunInfo(
+                id=folder.id,
+                job=job.name,
+                job_hash=job.hash,
+                plan=text,
+                plan_hash=job.plans[0].hash if job.plans else "",
+                seed=seed,
+                slots=list(names) if len(names) <= 10_000 else len(names),
+                versions=versions(),
+                machine=machine(),
+                state="running",
+                rounds=rounds,
+                started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                **_engine(how),
+            )
+        folder.write_info(info)
+        return _Recorder(folder, info, resume, rounds, how.checkpoint_every)
+
+    def run(self, sites: Sites, how: Settings, faults: Faults) -> Result:
+        saved = self._saved() if self.resumed else None
+        done = saved[0] if saved else 0
+        crew = crew_of(sites, how)  # before anything of the job runs here: workers are forked from a clean process
+        with Progress(self.rounds, sites=len(sites.names), title=sites.job.name, done=done, mode=how.progress) as self.progress:
+            federation = SimulatedFederation(
+                sites.names,
+                sites.seed,
+                crew,
+                faults,
+                self._journal(sites.names),
+                on_report=self._report,
+                on_checkpoint=self._checkpoint if self.folder else None,
+                on_failure=self._failure,
+                keep=self.folder.save_update if self.folder and how.keep_updates else None,
+                saved=saved,
+            )
+            try:
+                with threads(how):
+                    value = sites.job.workflow(federation)
+            except KeyboardInterrupt:
+                self._end("paused")
+                where = str(self.folder.path) if self.folder else None
+                raise Interrupted("interrupted", run=where, hint=self._how_to_resume()) from None
+            except BaseException as error:
+                self._end("failed", error)
+                raise
+            finally:
+                crew.close()
+        return self._finish(value, sites.names)
+
+    def _how_to_resume(self) -> str:
+        return f"hansa run --resume {self.folder.path}" if self.folder else "without `out` there is nothing to resume"
+
+    def _journal(self, names: Sequence[str]) -> Journal:
+        if self.folder is None:
+            return Journal()
+        return Journal.open(self.folder.path, names) if self.resumed else Journal(self.folder.path, names)
+
+    def _saved(self) -> Saved | None:
+        folder = cast(RunFolder, self.folder)
+        checkpoint = folder.latest_checkpoint()
+        folder.resume_from(0 if checkpoint is None else checkpoint.round)
+        self.records = folder.rounds()
+        if checkpoint is None:
+            return None
+        for note in checkpoint.notes:
+            print_note(note)
+        return checkpoint.round, checkpoint.tree, checkpoint.meta
+
+    def _report(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        if self.folder is not None:
+            self.folder.append_round(record)
+        if self.progress is not None:
+            self.progress.round_done(record)
+
+    def _checkpoint(self, number: int, tree: Tree, notes: Mapping[str, Any]) -> None:
+        if self.folder is not None and (number % self.checkpoint_every == 0 or number == self.rounds):
+            self.folder.save_checkpoint(number, tree, notes)
+
+    def _failure(self, reply: Reply, number: int) -> None:
+        """Say what went wrong at a site; its traceback once for each kind of failure."""
+        failure = reply.failure
+        if failure is None or self.progress is None:
+            return
+        text = f"round {number}: site {reply.site!r} refused: {failure.message}"
+        kind = f"{failure.code} {failure.message}"
+        self.progress.note(text if kind in self.told or not failure.trace else f"{text}\n{failure.trace.rstrip()}")
+        self.told.add(kind)
+
+    def _end(self, state: Literal["paused", "failed"], error: BaseException | None = None) -> None:
+        """Write how the run ended. If even that cannot be written, the error that ended the run is the one to see."""
+        if self.folder is not None:
+            with contextlib.suppress(HansaError):
+                self.folder.finish(state, error=None if error is None else str(error) or type(error).__name__)
+
+    def _finish(self, value: Any, names: Sequence[str]) -> Result:
+        if self.folder is not None:
+            summary: dict[str, Any] = {"global": self.records[-1].get("global", {})} if self.records else {}
+            if isinstance(value, Outcome):
+                self.folder.save_model(value.model)
+                self.folder.save_best(value.best)
+                summary |= {"rounds": value.rounds, "best_round": value.best_round}
+            for note in self.folder.finish("completed", summary=summary):
+                print_note(note)
+        return Result(self.records, value, names, None if self.folder is None else self.folder.path)
+
+
+def print_note(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def _engine(how: Settings) -> dict[str, Any]:
+    fixed = how.deterministic
+    return {"engine": how.engine, "workers": how.workers, "deterministic": fixed, "threads": 1 if fixed else os.cpu_count() or 1}
+
+
+def _same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> None:
+    """Check that the run goes on with the job that it began with.
+
+    Raises:
+        ConfigError: job, seed or sites differ.
+    """
+    if before.job_hash != job.hash:
+        was, now = before.job_hash[:12], job.hash[:12]
+        raise ConfigError("the job has changed since this run began", run=before.id, expected=f"hash {was}", got=now)
+    if before.seed != seed:
+        raise ConfigError("the run has another seed", run=before.id, expected=before.seed, got=seed)
+    if before.sites != len(names):
+        raise ConfigError("the run has other sites", run=before.id, expected=before.sites, got=len(names))
+
+
+def versions() -> dict[str, str]:
+    """The versions that bits depend on: Python, Hansa, and the numeric libraries that are loaded."""
+    found = {"python": platform.python_version()}
+    for name in ("hansa", "numpy", "torch", "scikit-learn"):
+        module = {"scikit-learn": "sklearn"}.get(name, name)
+        if module in sys.modules or name == "hansa":
+            with contextlib.suppress(PackageNotFoundError):
+                found[name] = version(name)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What of the machine bits may depend on."""
+    config = cast(dict[str, Any], np.show_config(mode="dicts"))
+    blas = config.get("Build Dependencies", {}).get("blas", {})
+    simd = config.get("SIMD Extensions", {}).get("found", [])
+    return {"system": platform.system(), "cpu": platform.machine(), "blas": blas.get("name", ""), "simd": simd[-1:] if simd else []}
+
+
+def reference_of(path: str, overrides: Sequence[str], folder: str | None) -> Reference:
+    """How a job is loaded again."""
+    return Reference(path=path, overrides=list(overrides), folder=folder)

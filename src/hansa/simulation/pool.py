@@ -1,0 +1,241 @@
+"""A crew of worker processes: alive for the whole run, with job and data resident; arrays pass in anonymous shared memory.
+
+Workers are forked from this process, before the run touches a framework in it; `start="spawn"` starts fresh interpreters and hands
+them the job with cloudpickle (to one's own children only). Results are taken in the order in which they are asked for, and few are
+ahead of it, so that a round's memory does not grow with its cohort.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import pickle
+import selectors
+import signal
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal
+
+import cloudpickle
+from threadpoolctl import threadpool_limits
+
+from hansa.core.task import Shareable, Signal, Task
+from hansa.core.trees import Tree
+from hansa.errors import ConfigError, RunError
+from hansa.simulation.sites import Answer, Call, Sites, failure_of
+
+_HEAD = struct.Struct("<QQI")  # bytes of the pickle, bytes of the arrays, number of arrays
+_INLINE = 64 * 1024  # arrays up to this many bytes travel in the pickle
+_ALIGN = 64
+_AHEAD = 2  # calls that a worker is given at a time: the one it runs and the next
+
+Start = Literal["fork", "spawn"]
+
+
+class Pool:
+    """A fixed number of worker processes."""
+
+    def __init__(self, sites: Sites, workers: int, *, start: Start = "fork") -> None:
+        if workers < 1:
+            raise ConfigError("a pool has at least one worker", path="workers", got=workers)
+        self._sites = sites
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        for _ in range(workers):
+            worker = _start(sites, start, [w.socket for w in self._workers])
+            self._workers.append(worker)
+            self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        self._kept: Mapping[int, Mapping[str, Tree]] = {}
+        self._task: Task | None = None
+        self._number = 0
+        self._coming: deque[Call] = deque()
+        self._done: dict[Call, Answer] = {}
+
+    def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
+        """Hand the task to every worker and the first calls to each."""
+        self._drain()
+        self._number += 1
+        self._task, self._kept = task, kept
+        self._coming, self._done = deque(calls), {}
+        for worker in self._workers[: max(1, len(calls))]:
+            _send(worker.socket, (self._number, task))
+            worker.task = self._number
+        for _ in range(_AHEAD):
+            for worker in self._workers:
+                self._give(worker)
+
+    def answer(self, call: Call) -> Answer:
+        """The answer of one call; waits for the worker that has it.
+
+        Raises:
+            RunError: a worker process died.
+        """
+        if call not in self._done and not any(call in worker.calls for worker in self._workers):
+            if call in self._coming:
+                self._coming.remove(call)
+            self._coming.appendleft(call)
+            self._give(min(self._workers, key=lambda worker: len(worker.calls)), force=True)
+        while call not in self._done:
+            self._receive()
+        return self._done.pop(call)
+
+    def close(self) -> None:
+        """End the workers; they are joined."""
+        self._selector.close()
+        for worker in self._workers:
+            worker.socket.close()  # the end of its input ends a worker that waits
+        for worker in self._workers:
+            worker.process.join(timeout=0.5)
+            if worker.process.is_alive():  # it is in the middle of a call whose result nobody will take
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+    def _give(self, worker: _Worker, *, force: bool = False) -> None:
+        ahead = len(self._done) + sum(len(w.calls) for w in self._workers)
+        room = len(worker.calls) < _AHEAD and ahead < 2 * _AHEAD * len(self._workers)
+        if self._coming and (room or force):
+            if worker.task != self._number:
+                _send(worker.socket, (self._number, self._task))
+                worker.task = self._number
+            call = self._coming.popleft()
+            worker.calls.append(call)
+            _send(worker.socket, (call, self._kept.get(call.slot, {})))
+
+    def _receive(self) -> None:
+        for key, _ in self._selector.select():
+            worker: _Worker = key.data
+            try:
+                answer = _recv(worker.socket)
+            except (EOFError, ConnectionError):
+                worker.process.join(timeout=5)
+                slot = worker.calls[0].slot if worker.calls else -1
+                raise RunError(
+                    f"a worker process died (exit code {worker.process.exitcode})",
+                    site=self._sites.names[slot] if slot >= 0 else None,
+                    hint="out of memory? the run can be resumed, with fewer --workers",
+                ) from None
+            self._done[worker.calls.popleft()] = answer
+            self._give(worker)
+
+    def _drain(self) -> None:
+        """Wait for calls of an earlier task that nobody asked for, so that answers and calls stay paired."""
+        self._coming.clear()
+        while any(worker.calls for worker in self._workers):
+            self._receive()
+
+
+class _Worker:
+    """The parent's side of one worker; `calls` are given and not yet answered, in order."""
+
+    def __init__(self, process: BaseProcess, channel: socket.socket) -> None:
+        self.process, self.socket = process, channel
+        self.calls: deque[Call] = deque()
+        self.task = 0
+
+
+def _start(sites: Sites, start: Start, others: Sequence[socket.socket]) -> _Worker:
+    ours, theirs = socket.socketpair()
+    process: BaseProcess
+    if start == "fork":
+        process = multiprocessing.get_context("fork").Process(target=_work, args=(sites, theirs, [ours, *others]), daemon=True)
+    else:
+        job = cloudpickle.dumps(sites)
+        process = multiprocessing.get_context("spawn").Process(target=_work_on, args=(job, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _work_on(job: bytes, channel: socket.socket) -> None:
+    _work(pickle.loads(job), channel, [])  # noqa: S301  written by our own parent
+
+
+def _work(sites: Sites, channel: socket.socket, inherited: Sequence[socket.socket]) -> None:
+    """Answer calls until the parent closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for each in inherited:  # a copy of the parent's end would keep the channel open after the parent is gone
+        each.close()
+    task: Task | None = None
+    abort = Signal()
+    with threadpool_limits(1), contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            first, second = _recv(channel)
+            if isinstance(second, Task):
+                task = second
+            elif task is not None:
+                _reply(channel, sites.serve(task, first.slot, second, abort))
+
+
+def _reply(channel: socket.socket, answer: Answer) -> None:
+    try:
+        _send(channel, answer)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:  # the site's reply holds what cannot cross a process
+        _send(channel, Answer(Shareable(), failure_of(error)))
+
+
+def _send(channel: socket.socket, message: object) -> None:
+    """Send a message: arrays above a few KiB go through a memory file whose descriptor is passed along."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    sizes = [view.nbytes for view in views]
+    if not views or sum(sizes) <= _INLINE or not hasattr(os, "memfd_create"):
+        data = pickle.dumps(message, protocol=5)
+        channel.sendall(_HEAD.pack(len(data), 0, 0) + data)
+        return
+    total = sum(_aligned(size) for size in sizes)
+    file = os.memfd_create("hansa")
+    try:
+        os.ftruncate(file, total)
+        with mmap.mmap(file, total) as memory:
+            offset = 0
+            for view, size in zip(views, sizes, strict=True):
+                memory[offset : offset + size] = view
+                offset += _aligned(size)
+        head = _HEAD.pack(len(data), total, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+        socket.send_fds(channel, [head[:1]], [file])
+        channel.sendall(head[1:] + data)
+    finally:
+        os.close(file)
+
+
+def _recv(channel: socket.socket) -> Any:
+    """The next message; its arrays are views of shared memory, freed with them."""
+    first, files, _, _ = socket.recv_fds(channel, 1, 1)
+    if not first:
+        raise EOFError
+    data_size, total, count = _HEAD.unpack(first + _exactly(channel, _HEAD.size - 1))
+    if not count:
+        return pickle.loads(_exactly(channel, data_size))  # noqa: S301  between a parent and its own child
+    sizes = struct.unpack(f"<{count}Q", _exactly(channel, 8 * count))
+    data = _exactly(channel, data_size)
+    memory = mmap.mmap(files[0], total)
+    os.close(files[0])
+    whole = memoryview(memory)
+    buffers, offset = [], 0
+    for size in sizes:
+        buffers.append(whole[offset : offset + size])
+        offset += _aligned(size)
+    return pickle.loads(data, buffers=buffers)  # noqa: S301  between a parent and its own child
+
+
+def _exactly(channel: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    got = 0
+    while got < size:
+        n = channel.recv_into(view[got:])
+        if n == 0:
+            raise EOFError
+        got += n
+    return data
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN

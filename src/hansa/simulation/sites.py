@@ -1,0 +1,117 @@
+"""Simulated sites: their memory, and the one place where a site's own code is called and may fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from hansa.core.executor import Executor
+from hansa.core.job import Job
+from hansa.core.protocols import FederatedData
+from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
+from hansa.core.trees import Tree
+from hansa.errors import DataError, HansaError
+
+
+class Call(NamedTuple):
+    """One attempt of one site at a task."""
+
+    slot: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call: a reply or a failure, and what the site would keep in its memory if the reply is admitted."""
+
+    reply: Shareable
+    failure: Failure | None = None
+    puts: Mapping[str, Tree] = field(default_factory=dict)
+
+
+class SlotMemory:
+    """A site's memory during one task: reads what was kept before, collects what is put."""
+
+    def __init__(self, kept: Mapping[str, Tree]) -> None:
+        self._kept = kept
+        self.puts: dict[str, Tree] = {}
+
+    def get(self, name: str) -> Tree | None:
+        """The tree of that name, as this task has put it or an earlier one kept it."""
+        return self.puts.get(name, self._kept.get(name))
+
+    def put(self, name: str, tree: Tree) -> None:
+        """Keep a tree, if the reply is admitted."""
+        self.puts[name] = tree
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What all workers of a run share: the job, its executor and data, and the run's name and seed."""
+
+    job: Job
+    executor: Executor
+    data: Mapping[str, FederatedData]
+    names: Sequence[str]
+    seed: int
+    run: str = ""
+
+    def context(self, task: Task, slot: int, memory: SlotMemory) -> FLContext:
+        """Where and when a task runs at one site."""
+        return FLContext(
+            job=self.job.name,
+            run=self.run,
+            site=self.names[slot],
+            slot=slot,
+            round=task.round,
+            seed=self.seed,
+            population=len(self.names),
+            data=self.job.data,
+            load=partial(self._load, slot),
+            memory=memory,
+        )
+
+    def _load(self, slot: int, label: str) -> Any:
+        return self.data[label if label in self.data else self.job.data].load(slot)
+
+    def serve(self, task: Task, slot: int, kept: Mapping[str, Tree], abort: Signal) -> Answer:
+        """One site's answer. What its code raises becomes a failure with the traceback: the simulation's client call."""
+        memory = SlotMemory(kept)
+        ctx = self.context(task, slot, memory)
+        try:
+            reply = self.executor.execute(task.name, task.shareable, ctx, abort)
+            return Answer(self.filtered(reply, ctx), puts=memory.puts)
+        except Exception as error:  # a simulated site may raise anything; it becomes a Failure in the run's record
+            return Answer(Shareable(), failure_of(error))
+
+    def filtered(self, reply: Shareable, ctx: FLContext) -> Shareable:
+        """The reply after the job's filters at the site.
+
+        Raises:
+            DataError: the executor returned something else than a Shareable.
+        """
+        if not isinstance(reply, Shareable):
+            raise DataError("an executor returns a Shareable", got=type(reply).__name__, site=ctx.site)
+        for each in self.job.filters:
+            reply = each(reply, ctx)
+        return reply
+
+
+def failure_of(error: BaseException) -> Failure:
+    """A failure that says what was raised and where in the site's code."""
+    code = error.code if isinstance(error, HansaError) else "client"
+    path = error.path if isinstance(error, HansaError) else None
+    text = str(error) or type(error).__name__
+    message = text if isinstance(error, HansaError) else f"{type(error).__name__}: {text}"
+    return Failure(code, message, path, "".join(traceback.format_exception(error)))
+
+
+class Crew(Protocol):
+    """Answers the calls of a task. `begin` says which calls are coming, in the order in which they will be asked for."""
+
+    def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None: ...
+    def answer(self, call: Call) -> Answer: ...
+    def close(self) -> None: ...

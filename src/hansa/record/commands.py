@@ -145,20 +145,9 @@ def verify(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> Non
 
 
 def _open(run: str, root: Path) -> RunFolder:
-    """The folder of that path, or of that name (or its only beginning) below the root."""
-    from hansa.core.registry import nearest
-    from hansa.errors import InputError
     from hansa.record.folder import RunFolder
 
-    if (Path(run) / "run.json").exists():
-        return RunFolder.open(run)
-    known = sorted(path.name for path in (root.iterdir() if root.is_dir() else ()) if (path / "run.json").exists())
-    matches = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
-    if len(matches) > 1:
-        raise InputError("several runs begin like that", path=run, got=", ".join(matches[:5]))
-    if not matches:
-        raise InputError("no such run", path=run, hint=nearest(run, known) if known else f"there are none below {root}")
-    return RunFolder.open(root / matches[0])
+    return RunFolder.find(run, root=root)
 
 
 def _list_one(folder: RunFolder, found: list[Any], broken: list[str]) -> None:

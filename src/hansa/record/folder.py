@@ -14,6 +14,7 @@ import msgspec
 
 from hansa.core import codec
 from hansa.core.files import storage_error, write_atomic
+from hansa.core.registry import nearest
 from hansa.core.task import Shareable
 from hansa.core.trees import Tree
 from hansa.errors import InputError, MissingExtraError, StorageError
@@ -62,6 +63,23 @@ class RunFolder:
         folder = RunFolder(Path(path), keep=keep)
         info.read(folder.path / "run.json")
         return folder
+
+    @staticmethod
+    def find(run: str, *, root: Path = Path("runs")) -> RunFolder:
+        """The run folder at that path, or the one of that name, or the only one whose name begins so, below `root`.
+
+        Raises:
+            InputError: there is none (the nearest name is the hint), or several.
+        """
+        if (Path(run) / "run.json").exists():
+            return RunFolder.open(run)
+        known = sorted(path.name for path in (root.iterdir() if root.is_dir() else ()) if (path / "run.json").exists())
+        matches = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
+        if len(matches) > 1:
+            raise InputError("several runs begin like that", path=run, got=", ".join(matches[:5]))
+        if not matches:
+            raise InputError("no such run", path=run, hint=nearest(run, known) if known else f"there are none below {root}")
+        return RunFolder.open(root / matches[0])
 
     @property
     def id(self) -> str:

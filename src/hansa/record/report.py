@@ -132,7 +132,7 @@ def _tiles(info: RunInfo, records: Sequence[Mapping[str, Any]], drawn: Sequence[
     moved = sum(r.get("bytes_up", 0) + r.get("bytes_down", 0) for r in records)
     if moved:
         tiles.append((_bytes(moved), "moved, up and down"))
-    tiles += [(number(value), escape(name)) for name, value in info.summary.items() if isinstance(value, int | float)][:4]
+    tiles += [(number(value), escape(name)) for name, value in info.summary.items() if isinstance(value, float)][:4]
     made = "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles)
     return f'<div class="tiles">{made}</div>' if tiles else ""
 

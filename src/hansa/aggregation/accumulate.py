@@ -19,8 +19,8 @@ from hansa.core import trees
 from hansa.core.trees import Array, Spec, Tree
 from hansa.errors import RunError, SpecError, WeightError
 
-BLOCK = 32_768  # float64 entries: an accumulator block and a term block are 512 KiB, which stays in a second-level cache
-SPAN = 32 * BLOCK  # entries a thread takes at a time
+BLOCK = 16_384  # float64 entries: an accumulator block and a term block are 256 KiB, which stay in a second-level cache
+SPAN = 64 * BLOCK  # entries a thread takes at a time
 
 
 @dataclass(frozen=True, slots=True)

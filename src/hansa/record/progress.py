@@ -32,6 +32,7 @@ class Progress:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._shown = -math.inf
+        self._wide = True  # whether the terminal has room for all numbers
 
     def __enter__(self) -> Self:
         if self.mode == "live":
@@ -51,7 +52,13 @@ class Progress:
             self.note(self._line(record))
         elif self._bar is not None and self._task is not None:
             at = f"{self.done}/{self.rounds}"
-            self._bar.update(self._task, completed=self.done, at=at, numbers=_numbers(record), sites=self._answers(record))
+            self._bar.update(
+                self._task,
+                completed=self.done,
+                at=at,
+                numbers=_numbers(record, most=3 if self._wide else 1),
+                sites=self._answers(record),
+            )
             self._refresh(last=self.done >= self.rounds)
 
     def sites_done(self, answered: int, asked: int) -> None:
@@ -73,17 +80,19 @@ class Progress:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
+        console = Console(file=self.file)
+        self._wide = console.width >= 110
         # No refresh thread: workers may be forked while the bar is up.
         self._bar = RichProgress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28, complete_style="#2563a8", finished_style="#2e7d4f"),
+            BarColumn(bar_width=28 if self._wide else 12, complete_style="#2563a8", finished_style="#2e7d4f"),
             TextColumn("round {task.fields[at]}"),  # Rich's own n/N column would print fractions of a round
             TextColumn("{task.fields[sites]}", style="dim"),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
+            *([TimeElapsedColumn()] if self._wide else []),
             TextColumn("left", style="dim"),
             TimeRemainingColumn(),
-            console=Console(file=self.file),
+            console=console,
             auto_refresh=False,
         )
         sites = f"{self.sites} sites" if self.sites else ""
@@ -112,8 +121,8 @@ class Progress:
         return ", ".join(parts)
 
 
-def _numbers(record: Mapping[str, Any]) -> str:
+def _numbers(record: Mapping[str, Any], *, most: int = 4) -> str:
     """The global metrics: the loss, the others, training's."""
     found = record.get("global", {})
     names = sorted(found, key=lambda name: (name.startswith("train_"), name != "loss", name))
-    return "  ".join(f"{name} {'nan' if found[name] is None else format(found[name], '.4g')}" for name in names[:4])
+    return "  ".join(f"{name} {'nan' if found[name] is None else format(found[name], '.4g')}" for name in names[:most])

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from hansa.core.computation import Computation
 from hansa.core.executor import Executor, FunctionExecutor
-from hansa.core.plan import Plan, plan
+from hansa.core.plan import Plan, plan, without_addresses
 from hansa.core.protocols import Filter
 from hansa.core.registry import nearest
 from hansa.core.task import FLContext, Shareable, Signal
@@ -62,7 +62,7 @@ class Job:
         """What will run where and what leaves, as text."""
         about = getattr(self.workflow, "about", "") or type(self.workflow).__name__
         lines = [f"job {self.name} on {self.data!r}: {about}", *map(str, self.plans)]
-        return "\n".join(lines + [f"filter at each site: {f!r}" for f in self.filters])
+        return without_addresses("\n".join(lines + [f"filter at each site: {f!r}" for f in self.filters]))
 
     @property
     def hash(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,12 @@ class Plan:
             lines += [f"  leaves     {_leaving(stage, reduce)}" for reduce in stage.reductions]
         server = [node for node in walk(self.computation.result) if isinstance(node, Apply) and node.placement is SERVER]
         lines += [f"server: {_shown(node)}" for node in server]
-        return "\n".join(lines)
+        return without_addresses("\n".join(lines))
+
+
+def without_addresses(text: str) -> str:
+    """The text without the memory addresses that an object's plain repr has: they differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 @functools.lru_cache(maxsize=128)

@@ -1,7 +1,7 @@
 """Server optimizers as pure functions: a step of SGD, Adam, Yogi or Adagrad along a gradient (Reddi 2021).
 
-State is a tree of slots; what a step gives back is the new model and the new state. Arithmetic is float64, cast once; leaves that
-are not floating-point (counters of batch norm) take the plain step w - g.
+State is a tree of slots; what a step gives back is the new model and the new state. Arithmetic is float64, cast once. Leaves that
+no gradient moves (counters and running statistics of batch norm) take no part: `advance` adds their mean change as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -17,9 +17,14 @@ from hansa.core import trees
 from hansa.core.registry import nearest
 from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError
+from hansa.learning.standardise import MEAN, SCALE
 
 Name: TypeAlias = Literal["sgd", "adam", "yogi", "adagrad"]
 Slots: TypeAlias = dict[str, Array]
+
+# Floating-point leaves that are counted, not trained, as torch and Keras name them, and those of `standardise`. A server
+# optimizer's step on a variance could make it negative.
+STATISTICS = ("*running_mean", "*running_var", "*moving_mean", "*moving_variance", MEAN, SCALE)
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,9 @@ class Optimizer:
             raise ConfigError("epsilon is positive", path="epsilon", got=self.epsilon)
 
     def start(self, model: Tree) -> Tree:
-        """The state before the first step: float64 slots shaped as the model's floating-point leaves."""
+        """The state before the first step: float64 slots shaped as the leaves that gradients move."""
         first = _FIRST[self.name](self)
-        slots = {name: {p: np.full(a.shape, v) for p, a in trees.leaves(model) if _floats(a)} for name, v in first.items()}
-        return {name: trees.unflatten(flat) for name, flat in slots.items()}
+        return {name: trees.map(lambda a, v=value: np.full(a.shape, v), trained(model)) for name, value in first.items()}
 
     def step(self, model: Tree, gradient: Tree, state: Tree, *, lr: float, number: int) -> tuple[Tree, Tree]:
         """The model after step `number` (1 is the first) down the gradient, and the new state.
@@ -59,22 +63,40 @@ class Optimizer:
         >>> print(model["w"])
         [0.95]
         """
-        before = trees.flatten(model)
-        gradients = trees.flatten(gradient)
-        slots = {name: trees.flatten(slot) for name, slot in state.items() if not isinstance(slot, np.ndarray)}
+        slots = {name: trees.flatten(cast(Tree, slot)) for name, slot in state.items()}
         after: dict[str, Array] = {}
         moved: dict[str, dict[str, Array]] = {name: {} for name in slots}
-        for path, leaf in before.items():
-            wide = leaf.astype(np.float64)
+        gradients = trees.flatten(gradient)
+        for path, leaf in trees.leaves(model):
             g = gradients[path].astype(np.float64)
-            if _floats(leaf):
-                change, new = _RULES[self.name](self, g, {name: slot[path] for name, slot in slots.items()}, lr, number)
-                for name, value in new.items():
-                    moved[name][path] = value
-            else:
-                change = g
-            after[path] = trees.cast_like(wide - change, leaf.dtype)
+            change, new = _RULES[self.name](self, g, {name: slot[path] for name, slot in slots.items()}, lr, number)
+            for name, value in new.items():
+                moved[name][path] = value
+            after[path] = trees.cast_like(leaf.astype(np.float64) - change, leaf.dtype)
         return trees.unflatten(after), {name: trees.unflatten(flat) for name, flat in moved.items()}
+
+
+def advance(
+    model: Tree, delta: Tree, *, lr: float = 1.0, optimizer: Optimizer | None = None, state: Tree | None = None, number: int = 1
+) -> tuple[dict[str, Any], Tree]:
+    """The model after one server step along the clients' mean change, and the optimizer's new state: the gradient is -delta.
+
+    >>> model, _ = advance({"w": np.ones(1), "steps": np.array([3])}, {"w": np.full(1, 0.5), "steps": np.array([2])}, lr=0.1)
+    >>> print(model["w"], model["steps"])
+    [1.05] [5]
+    """
+    rule = optimizer or Optimizer()
+    if rule == Optimizer() and lr == 1.0:  # w + delta needs no wide copy of a large model
+        return trees.add(model, delta), {}
+    own, moving = trained(model), trained(delta)
+    stepped, slots = rule.step(own, trees.map(np.negative, moving), state or {}, lr=lr, number=number)
+    return trees.merge(trees.add(model, delta), stepped), slots
+
+
+def trained(tree: Tree) -> dict[str, Any]:
+    """The leaves that gradients move: floating-point, and no running statistics."""
+    _, rest = trees.split(tree, STATISTICS)
+    return trees.unflatten({path: leaf for path, leaf in trees.leaves(rest) if _floats(leaf)})
 
 
 def _floats(leaf: Array) -> bool:

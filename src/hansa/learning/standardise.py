@@ -1,31 +1,68 @@
-"""Features imputed and scaled by a federated statistics round: only counts, sums and sums of squares leave a site."""
+"""Features imputed and scaled by a federated statistics round: per column, a count, a mean and a sum of squares leave a site.
+
+Sites' moments are joined by the update of Chan, Golub & LeVeque 1979 (STAN-CS-79-773): sums of squares about zero would lose all
+digits of a column such as a year, whose mean is far from its spread.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from hansa.core import trees
 from hansa.core.computation import Computation, federated_computation
-from hansa.core.intrinsics import federated_map, federated_sum
+from hansa.core.intrinsics import federated_aggregate, federated_map
 from hansa.core.protocols import BatchLearner, Dataset, Evaluation, FitConfig, Learner, Part, Update
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import Clients
-from hansa.errors import DataError
+from hansa.errors import DataError, SpecError
 
 MEAN, SCALE = "x.mean", "x.scale"
 
 
 class Moments(NamedTuple):
-    """Per column, over the rows where it is known: how many, their sum and their sum of squares (float64)."""
+    """Per column, over the rows where it is known: how many, their mean, their sum of squares about it. (d,) float64."""
 
     count: Any
-    total: Any
+    mean: Any
     squares: Any
+
+
+def moments_of(rows: Dataset) -> Moments:
+    """The moments of a site's rows.
+
+    >>> from hansa.data.rows import Rows
+    >>> moments_of(Rows(np.array([[1.0, 4.0], [3.0, np.nan]]), np.zeros(2)))
+    Moments(count=array([2., 1.]), mean=array([2., 4.]), squares=array([2., 0.]))
+
+    Raises:
+        DataError: x is not (n, d), or an entry is infinite; names the column.
+    """
+    x = np.asarray(rows.x, dtype=np.float64)
+    if x.ndim != 2:
+        raise DataError("features are standardised by column", expected="x of shape (n, d)", got=f"shape {x.shape}")
+    if np.isinf(x).any():
+        raise DataError(
+            "a feature is infinite", path=f"x[:, {int(np.isinf(x).any(0).argmax())}]", hint="write nan for what is unknown"
+        )
+    known = ~np.isnan(x)
+    count = known.sum(0).astype(np.float64)
+    mean = np.where(known, x, 0.0).sum(0) / np.maximum(count, 1.0)
+    apart = np.where(known, x - mean, 0.0)
+    return Moments(count, mean, (apart * apart).sum(0))
+
+
+def joined(left: Moments, right: Moments) -> Moments:
+    """The moments of both sites' rows together."""
+    count = left.count + right.count
+    share = right.count / np.maximum(count, 1.0)
+    apart = right.mean - left.mean
+    return Moments(count, left.mean + apart * share, left.squares + right.squares + apart * apart * left.count * share)
 
 
 @dataclass(frozen=True)
@@ -36,7 +73,7 @@ class Prepared:
     mean: Array
     scale: Array
 
-    @property
+    @cached_property
     def x(self) -> Array:
         """(n, d) float32, without NaN."""
         return prepare(self.rows.x, self.mean, self.scale)
@@ -113,38 +150,41 @@ class Standardised:
         return self.inner.predict(weights, prepare(x, *statistics))
 
 
-def standardised_start(learner: Standardised, state: Callable[[Tree], Any]) -> Computation:
-    """The computation that sums the sites' moments and makes the first state from a model with these statistics."""
+def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any]) -> Computation:
+    """The computation that joins the sites' moments and makes the first state; `start` makes a model from the job's seed."""
 
     def feature_moments(data: Dataset) -> Moments:
-        x = np.asarray(data.part("train").x, dtype=np.float64)
-        if x.ndim != 2:
-            raise DataError("features are standardised by column", expected="x of shape (n, d)", got=f"shape {x.shape}")
-        known = ~np.isnan(x)
-        filled = np.where(known, x, 0.0)
-        return Moments(known.sum(0).astype(np.float64), filled.sum(0), (filled * filled).sum(0))
+        return moments_of(data.part("train"))
+
+    def report(moments: Moments) -> Moments:
+        return moments
 
     def first_state(moments: Moments, *, ctx: FLContext) -> Any:
-        return state(with_statistics(learner.init(ctx.rng("init")), moments))
+        return state(with_statistics(start(ctx.seed), moments))
 
     @federated_computation
     def initialize(data: Clients[Dataset]) -> Any:
-        return federated_map(first_state, {"moments": federated_sum(federated_map(feature_moments, data))})
+        none = Moments(0.0, 0.0, 0.0)
+        moments = federated_aggregate(federated_map(feature_moments, data), none, joined, joined, report)
+        return federated_map(first_state, {"moments": moments})
 
     return cast(Computation, initialize)
 
 
 def with_statistics(model: Tree, moments: Moments) -> Tree:
-    """The model with the columns' mean and standard deviation; a column that is unknown or constant gets mean 0 or scale 1."""
-    count = np.maximum(moments.count, 1.0)
-    mean = moments.total / count
-    spread = np.sqrt(np.maximum(moments.squares / count - mean * mean, 0.0))
-    scale = np.where(spread > 1e-12, spread, 1.0)
-    return trees.merge(model, {MEAN: mean.astype(np.float32), SCALE: scale.astype(np.float32)})
+    """The model with the columns' mean and standard deviation; a column that is unknown or constant gets scale 1."""
+    mean = np.asarray(moments.mean, dtype=np.float64)
+    spread = np.sqrt(moments.squares / np.maximum(moments.count, 1.0))
+    # A constant column's spread is rounding of its mean, not 0: divided by, it would make numbers of noise.
+    scale = np.where(spread > 1e-12 * np.abs(mean), spread, 1.0)
+    return trees.merge(model, {MEAN: mean, SCALE: scale})
 
 
 def _parted(model: Tree) -> tuple[tuple[Array, Array], Tree]:
     own, weights = trees.split(model, (MEAN, SCALE))
+    if len(own) != 2:
+        hint = "where they are personal, each site has its own and this model has none"
+        raise SpecError("the model has no feature statistics", path=MEAN, expected=f"leaves {MEAN} and {SCALE}", hint=hint)
     return (own[MEAN], own[SCALE]), weights
 
 

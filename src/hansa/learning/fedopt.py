@@ -1,0 +1,62 @@
+"""FedOpt: momentum, Adam, Yogi or Adagrad at the server (Reddi 2021, https://arxiv.org/abs/2003.00295)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from hansa.core.computation import federated_computation
+from hansa.core.intrinsics import federated_broadcast, federated_map
+from hansa.core.protocols import Dataset, Learner
+from hansa.core.trees import Tree
+from hansa.core.types import Clients, Server
+from hansa.core.workflow import Rounds
+from hansa.learning import schedules
+from hansa.learning.optimizers import Name, Optimizer
+from hansa.learning.schedules import Schedule
+from hansa.learning.templates import Options, Setup, State
+
+
+def fedopt(
+    learner: Learner,
+    *,
+    rounds: int,
+    cohort: int | None = None,
+    optimizer: Name = "adam",
+    server_lr: float | Schedule | Mapping[str, Any] = 0.01,
+    momentum: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float | None = None,
+    **options: Unpack[Options],
+) -> Rounds:
+    """Rounds of FedOpt over `cohort` sites (None: all): FedAvg's mean change is a gradient for an optimizer at the server.
+
+        g = -sum n_i delta_i / sum n_i,   (w, slots) <- optimizer(w, g, slots, server_lr)
+
+    `momentum` is SGD's; `betas` and `epsilon` are described at `optimizers.Optimizer`. With optimizer="sgd" and server_lr=1.0 this
+    is FedAvg. Counters and running statistics of batch norm take the mean change as it is. `options` are those of
+    `templates.Options`.
+
+    >>> from hansa.adapters.numpy import logistic
+    >>> print(fedopt(logistic(features=4), rounds=2, optimizer="yogi").about)
+    fedopt (yogi), 2 rounds, numpy.logistic(features=4, lr=0.1, epochs=1, batch=32)
+
+    Raises:
+        ConfigError: an option is out of its range; names it.
+    """
+    setup = Setup.of(learner, options, algorithm=fedopt)
+    train = setup.local_training()
+    rule = Optimizer(optimizer, momentum, betas, epsilon)
+    server_step = schedules.of(server_lr, path="server_lr")
+
+    def optimizer_step(state: State, delta: Tree) -> State:
+        return setup.advanced(state, delta, lr=server_step(state.round), optimizer=rule)
+
+    @federated_computation
+    def fedopt_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
+        shared = federated_map(setup.shared, state.model)
+        step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
+        return federated_map(optimizer_step, (state, setup.combine(step, like=shared)))
+
+    initialize = setup.initialize(rule.start)
+    return setup.rounds(fedopt_round, initialize, rounds=rounds, cohort=cohort, name=f"fedopt ({optimizer})")

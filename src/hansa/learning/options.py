@@ -1,0 +1,140 @@
+"""Options that every algorithm takes, checked when the algorithm is made."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Literal, TypedDict
+
+from hansa.core import registry
+from hansa.core.protocols import Aggregator, Dataset, Metric
+from hansa.core.trees import Tree
+from hansa.errors import ConfigError
+from hansa.learning import schedules
+from hansa.learning.schedules import Schedule
+
+
+class Options(TypedDict, total=False):
+    """What every algorithm takes besides its own settings.
+
+    client_lr: step size at the clients, a number or schedule of the finished rounds. epochs, steps, batch: replace the learner's.
+    clip: L2 norm of a step's gradient. weighting: of updates, by training examples or uniform. weight_cap: the largest weight a
+    site may claim. personal: path patterns of layers that stay at the site. standardise: impute and scale features by a federated
+    statistics round. quorum, deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the
+    learner's). evaluate_every, evaluate_sites, monitor, patience: see core.workflow.Watch. aggregator: instead of the algorithm's
+    own. test: data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
+    """
+
+    client_lr: float | Schedule | Mapping[str, Any] | None
+    epochs: int | None
+    steps: int | None
+    batch: int | None
+    clip: float | None
+    weighting: Literal["examples", "uniform"]
+    weight_cap: float
+    personal: Sequence[str]
+    standardise: bool
+    quorum: int | float
+    deadline_s: float | None
+    over_select: float
+    attempts: int
+    metrics: Sequence[str | Metric] | None
+    evaluate_every: int
+    evaluate_sites: Literal["cohort", "all", "none"]
+    monitor: str | None
+    patience: int | None
+    aggregator: Aggregator[Any]
+    test: Dataset | Callable[[], Dataset] | None
+    init: Tree | None
+
+
+def check(options: Options, *, algorithm: Callable[..., Any] | None = None, fixed: Mapping[str, Any] | None = None) -> None:
+    """Return if the options can be used. `algorithm` adds its own arguments to the names that a typo is compared with; what is
+    in `fixed` the algorithm has decided, so nobody else may.
+
+    >>> check({"epoch": 2})
+    Traceback (most recent call last):
+        ...
+    hansa.errors.ConfigError: no algorithm takes 'epoch'; at path epoch (did you mean 'epochs'?)
+
+    Raises:
+        ConfigError: an option is unknown, out of its range, or not this algorithm's to take; names it.
+    """
+    own = [] if algorithm is None else [name for name in inspect.signature(algorithm).parameters if name != "options"]
+    called = "no algorithm" if algorithm is None else f"{algorithm.__name__} never"
+    for name, value in options.items():
+        if name not in Options.__annotations__:
+            known = sorted({*Options.__annotations__, *own})
+            raise ConfigError(f"{called} takes {name!r}", path=name, hint=registry.nearest(name, known))
+        if fixed and name in fixed and value is not None:
+            raise ConfigError(f"{called} takes {name!r}", path=name, got=value, hint=f"it is always {fixed[name]!r} here")
+    _check_training(options)
+    _check_weights(options)
+    _check_models(options)
+
+
+def _check_training(options: Options) -> None:
+    given: Mapping[str, Any] = options
+    for name, least in (("epochs", 1), ("steps", 1), ("batch", 0)):
+        value = given.get(name)
+        if value is not None and (type(value) is not int or value < least):
+            raise ConfigError(f"{name} is a whole number", path=name, expected=f"at least {least}", got=repr(value))
+    clip = given.get("clip")
+    if clip is not None and not (_is_real(clip) and 0 < clip < math.inf):
+        raise ConfigError("clip is the norm of a gradient", path="clip", expected="a finite number > 0", got=repr(clip))
+    if given.get("client_lr") is not None:
+        schedules.of(given["client_lr"], path="client_lr")
+
+
+def _check_weights(options: Options) -> None:
+    given: Mapping[str, Any] = options
+    if given.get("weighting", "examples") not in ("examples", "uniform"):
+        raise ConfigError("no such weighting", path="weighting", expected="examples or uniform", got=repr(given["weighting"]))
+    cap = given.get("weight_cap", math.inf)
+    if not (_is_real(cap) and cap > 0):
+        raise ConfigError("not the largest weight", path="weight_cap", expected="a number > 0", got=repr(cap))
+    aggregator = given.get("aggregator")
+    if aggregator is not None and not all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish")):
+        raise ConfigError(
+            "not an Aggregator", path="aggregator", got=type(aggregator).__name__, expected="zero, add, merge, finish"
+        )
+
+
+def _check_models(options: Options) -> None:
+    given: Mapping[str, Any] = options
+    personal = given.get("personal", ())
+    if isinstance(personal, str) or not all(isinstance(p, str) and p for p in personal):
+        raise ConfigError("personal is a list of path patterns", path="personal", expected='such as ["head.*"]', got=repr(personal))
+    if personal and given.get("test") is not None:
+        hint = "use the sites' own metrics, or leave no layer at the sites"
+        raise ConfigError("the server has no whole model to score: layers stay at the sites", path="test", hint=hint)
+    test = given.get("test")
+    if not (test is None or isinstance(test, Dataset) or callable(test)):
+        raise ConfigError(
+            "not a data set", path="test", expected="a Dataset, or a function that gives one", got=type(test).__name__
+        )
+    init = given.get("init")
+    if not (init is None or isinstance(init, Mapping)):
+        raise ConfigError("not a model", path="init", expected="a Tree", got=type(init).__name__)
+
+
+def changed(record: Any) -> list[str]:
+    """`name=value` of each field of a dataclass that is not at its default: what a plan prints.
+
+    >>> from hansa.core.protocols import FitConfig
+    >>> changed(FitConfig(clip=1.0, batch=0))
+    ['batch=0', 'clip=1.0']
+    """
+    shown = []
+    for field in fields(record):
+        value = getattr(record, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value != default:
+            shown.append(f"{field.name}={value!r}")
+    return shown
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,8 +12,9 @@ from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError, DataError
 from hansa.evaluation.scores import class_count, nan_where_nan, row_weights
 
-LOGIT = 16.0  # probabilities beyond 1e-7 of 0 or 1 share the outermost bins: float32 tells no more apart near 1
-BINARY_BINS = 8192  # 0.004 in logit; 128 KiB of sums a site
+KNEE = 8.0  # logits beyond this are binned ever more coarsely: few scores lie there
+LOGIT = 40.0  # logits beyond this share the outermost bins: float64 tells none apart near 1 from 37 on
+BINARY_BINS = 8192  # 0.0045 in logit near 0; 128 KiB of sums a site
 CLASS_BINS = 2048  # for each of k > 2 classes, whose scores spread wider; 32 KiB a class and site
 
 
@@ -23,9 +24,9 @@ class Auc:
 
     For k > 2 classes: the mean, over the classes that have both, of the class against the rest.
 
-    Sums are histograms (classes, bins) of positives and negatives over `bins` equal steps of the logit from -16 to 16, which
-    resolve rare and saturated scores alike. Pairs in one bin count half, so that the value is off by at most `auc_error`: below
-    1e-3 where logits spread by 1 or more. Scores that are equal are in one bin, as they should be.
+    Sums are histograms (classes, bins) of positives and negatives over `bins` equal steps of asinh(logit / 8), logits from -40 to
+    40, which resolve rare and saturated scores alike. Pairs in one bin count half, so that the value is off by at most
+    `auc_error`: below 1e-3 where logits spread by 1 or more. Scores that are equal are in one bin, as they should be.
     """
 
     bins: int | None = None
@@ -112,7 +113,8 @@ def _columns(y: Array, scores: Array) -> tuple[Array, Array, list[int]]:
 def _bin(scores: Array, bins: int) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         logit = np.nan_to_num(np.log(scores) - np.log1p(-scores), nan=0.0)  # a NaN poisons the sums elsewhere
-    place = np.floor((np.clip(logit, -LOGIT, LOGIT) + LOGIT) * (bins / (2 * LOGIT)))
+    end = np.arcsinh(LOGIT / KNEE)
+    place = np.floor((np.arcsinh(np.clip(logit, -LOGIT, LOGIT) / KNEE) + end) * (bins / (2 * end)))
     out: Array = np.minimum(place.astype(np.int64), bins - 1)
     return out
 

@@ -56,6 +56,7 @@ def test_all_at_hand_and_one_after_another_give_the_same_bits_however_the_work_i
         for aggregator in (Mean(), Sum()):
             whole = stream(aggregator, updates, weights)
             patch.setattr(accumulate, "BLOCK", block)
+            patch.setattr(accumulate, "FOLD_BLOCK", block + 1)
             patch.setattr(accumulate, "SPAN", span)
             assert equal(stream(aggregator, updates, weights), whole)
             assert equal(aggregator.fold(updates, weights, threads=threads), whole)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from hansa.errors import SpecError
 
 Array: TypeAlias = NDArray[Any]
-Tree: TypeAlias = Mapping[str, Union[Array, "Tree"]]
+if TYPE_CHECKING:
+    Tree: TypeAlias = Mapping[str, Array | "Tree"]
+else:
+    Tree = Mapping[str, Any]  # without the forward reference, which cannot be pickled with a function that names it
 
 
 def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:

@@ -146,7 +146,6 @@ TREE = ObjectType("Tree")
 
 _PYTHON = {float: np.float32, int: np.int32, bool: np.bool_, complex: np.complex128, str: np.str_, bytes: np.str_}
 _KINDS = "biufcU"
-_UNIONS = (typing.Union, types.UnionType)
 
 
 def _dtype(spec: object) -> np.dtype[Any]:
@@ -177,8 +176,10 @@ def to_type(spec: object) -> Type:
     """
     if isinstance(spec, TensorType | StructType | SequenceType | FunctionType | FederatedType | ObjectType):
         return spec
-    if spec is Tree or spec is Any or spec is object or isinstance(spec, TypeVar):
-        return TREE if spec is Tree else UNKNOWN
+    if spec == Tree:
+        return TREE
+    if spec is Any or spec is object or isinstance(spec, TypeVar):
+        return UNKNOWN
     if typing.get_origin(spec) is Annotated:
         inner, *marks = typing.get_args(spec)
         placed = next((mark for mark in marks if isinstance(mark, Placement)), None)
@@ -196,8 +197,6 @@ def to_type(spec: object) -> Type:
     origin = typing.get_origin(spec)
     if origin is not None:
         args = typing.get_args(spec)
-        if origin is Mapping and len(args) == 2 and args[0] is str and typing.get_origin(args[1]) in _UNIONS:
-            return TREE  # get_type_hints unrolls the recursive alias once, into another object than Tree
         if origin is np.ndarray:
             return UNKNOWN
         if origin is tuple and args and args[-1] is not Ellipsis:

@@ -60,24 +60,17 @@ def _learner(info: RunInfo) -> Learner:
     Raises:
         InputError: the run does not say how, or the job trains no single model.
     """
-    import os
     from typing import cast
 
-    from hansa import config
-    from hansa.core.job import Job, load_reference
+    from hansa.config.loading import load
     from hansa.errors import InputError
 
     reference = info.reference
     if reference is None:
         hint = "load model.safetensors with hansa.core.codec.load_tree and call your learner's predict"
         raise InputError("the run does not say how its job is loaded: it was started from Python", run=info.id, hint=hint)
-    job: Any
-    if reference.path.endswith(".toml"):
-        place = reference.folder or os.environ.get("HANSA_DATA")
-        job = config.read(reference.path, overrides=reference.overrides, folder=Path(place) if place else None).job()
-    else:
-        job = load_reference(reference.path)
-    learner = getattr(job.workflow, "learner", None) if isinstance(job, Job) else None
+    job = load(reference.path, overrides=reference.overrides, data=reference.folder).job
+    learner = getattr(job.workflow, "learner", None)
     if learner is None:
         raise InputError("the run's job has no learner to predict with", run=info.id, path=reference.path)
     return cast("Learner", learner)

@@ -129,10 +129,17 @@ def plot(
 @app.command("verify", epilog="Example: hansa runs verify runs/20250304T100000Z-digits-3f2a")
 def verify(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     """Recompute the server's side from the stored updates and compare hashes; exit code 1 if one differs."""
+    from hansa.config.loading import load
+    from hansa.errors import InputError
     from hansa.simulation import verify as server
 
     folder = _open(run, root)
-    report = server.verify(folder.path)
+    again = folder.info.reference
+    if again is None:
+        hint = "hansa.simulation.verify.verify takes the job"
+        raise InputError("the run was started from Python and does not say how to load its job", run=folder.id, hint=hint)
+    loaded = load(again.path, overrides=again.overrides, data=again.folder)
+    report = server.verify(folder, loaded.job, loaded.data[loaded.job.data].sites)
     rounds = [{"round": n, "expected": expected, "got": got, "ok": expected == got} for n, expected, got in report.rounds]
     if as_json:
         _print_json({"path": str(folder.path), "ok": report.ok, "rounds": rounds})

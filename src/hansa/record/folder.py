@@ -193,6 +193,15 @@ class RunFolder:
                     raise storage_error(error, path) from error
         return dict(sorted(found.items()))
 
+    def save_digest(self, number: int, digest: str) -> None:
+        """Keep the SHA-256 of the server's state after a round, beside the updates that made it."""
+        write_atomic(self.path / "updates" / f"round-{number}" / "state.sha256", [digest.encode()])
+
+    def digests(self) -> dict[int, str]:
+        """The kept digests by round, in order; empty if none were kept."""
+        found = (self.path / "updates").glob("round-*/state.sha256")
+        return dict(sorted((int(path.parent.name.removeprefix("round-")), path.read_text()) for path in found))
+
     def finish(
         self, state: State, *, summary: Mapping[str, Any] | None = None, error: str | None = None, now: datetime | None = None
     ) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hansa.core.executor import FunctionExecutor
 from hansa.core.task import FLContext, Signal, Task
@@ -78,14 +79,24 @@ class Vectorised:
                 fit.append(i)
             except Exception as error:  # a site's data may raise anything when loaded; it becomes that site's Failure
                 answers[calls[i]] = Answer(self._task.shareable, failure_of(error))
-        if fit:
-            replies = self._executor.execute_many(self._task.name, self._task.shareable, [contexts[i] for i in fit], self._abort)
-            for i, reply in zip(fit, replies, strict=True):
-                try:
-                    answers[calls[i]] = Answer(self._sites.filtered(reply, contexts[i]), puts=memories[i].puts)
-                except Exception as error:  # a job's filter may raise anything; it becomes that site's Failure
-                    answers[calls[i]] = Answer(reply, failure_of(error))
+        for i, answer in zip(fit, self._split([contexts[i] for i in fit]), strict=True):
+            answers[calls[i]] = replace(answer, puts=memories[i].puts)
         return answers
+
+    def _split(self, contexts: Sequence[FLContext]) -> list[Answer]:
+        """The answers of clients computed together. If that raises, each half is tried by itself: one site's fault is its own."""
+        if not contexts or self._task is None:
+            return []
+        try:
+            replies = self._executor.execute_many(self._task.name, self._task.shareable, contexts, self._abort)
+            return [Answer(self._sites.filtered(reply, ctx)) for reply, ctx in zip(replies, contexts, strict=True)]
+        except ConfigError:  # the job cannot be vectorised: no site's fault
+            raise
+        except Exception as error:  # a simulated site may raise anything; it becomes a Failure in the run's record
+            if len(contexts) == 1:
+                return [Answer(self._task.shareable, failure_of(error))]
+            half = len(contexts) // 2
+            return self._split(contexts[:half]) + self._split(contexts[half:])
 
     def _check(self, ctx: FLContext) -> None:
         """Load the site's data, so that one site's fault is its own and does not end the others' work."""

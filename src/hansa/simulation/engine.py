@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hansa.core import codec
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.registry import nearest
@@ -70,12 +71,14 @@ class Result:
     """What a simulation gave: a record for each round, and the workflow's own result.
 
     `model` and `best` are the final and the best global model of a job that trains one. `run` is the run folder, if there is one.
+    `memory` is what the simulated sites kept, by slot and name.
     """
 
     metrics: list[dict[str, Any]]
     value: Any
     sites: Sequence[str] = field(repr=False, default=())
     run: Path | None = None
+    memory: Mapping[int, Mapping[str, Tree]] = field(repr=False, default_factory=dict)
 
     @property
     def model(self) -> Tree:
@@ -94,6 +97,14 @@ class Result:
         raise ConfigError("this job's workflow trains no model", got=type(self.value).__name__, hint="its result is `.value`")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a job came from: how it is loaded again, and its resolved settings. Both are written to run.json."""
+
+    reference: Reference | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 def simulate(
     job: Job,
     data: FederatedData | Mapping[str, FederatedData],
@@ -103,12 +114,14 @@ def simulate(
     faults: Faults | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    origin: Origin | None = None,
     **options: Any,
 ) -> Result:
     """Run a job on simulated sites and return its metrics and models.
 
     data: the federated data set, or one by label. seed: of every random stream (None: the job's, else 0). out: the run folder to
-    write; with `resume`, the one to go on with. `options` are fields of Settings: `engine="pool", workers=2`.
+    write; with `resume`, the one to go on with. origin: what run.json says of how the job is loaded again. `options` are fields
+    of Settings: `engine="pool", workers=2`.
 
     Same seed, same bits, for any number of workers; vectorised clients equal the loop within 1e-5.
 
@@ -120,8 +133,9 @@ def simulate(
     sets = _by_label(job, data)
     names = sets[job.data].sites
     chosen = seed if seed is not None else job.seed or 0
-    recorder = _Recorder.make(job, names, chosen, how, None if out is None else Path(out), resume)
-    return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), how, faults or Faults())
+    folder = None if out is None else Path(out)
+    recorder = _Recorder.make(job, names, chosen, how, folder, resume, origin or Origin())
+    return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), faults or Faults())
 
 
 def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
@@ -171,7 +185,7 @@ class _Recorder:
     info: RunInfo
     resumed: bool
     rounds: int
-    checkpoint_every: int = 1
+    how: Settings
     records: list[dict[str, Any]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     progress: Progress | None = None
@@ -182,13 +196,12 @@ class _Recorder:
         return self.info.id
 
     @staticmethod
-    def make(job: Job, names: Sequence[str], seed: int, how: Settings, out: Path | None, resume: bool) -> _Recorder:
+    def make(job: Job, names: Sequence[str], seed: int, how: Settings, out: Path | None, resume: bool, origin: Origin) -> _Recorder:
         rounds = job.workflow.rounds if isinstance(job.workflow, Rounds) else 0
         if out is None:
             if resume:
                 raise ConfigError("a run is resumed from its folder", path="out", hint="give out=")
-            return _Recorder(None, RunInfo(id=job.name, job=job.name), False, rounds, how.checkpoint_every)
-        text = job.describe()
+            return _Recorder(None, RunInfo(id=job.name, job=job.name), False, rounds, how)
         if resume:
             folder = RunFolder.open(out)
             before = folder.info
@@ -200,7 +213,9 @@ class _Recorder:
                 id=folder.id,
                 job=job.name,
                 job_hash=job.hash,
-                plan=text,
+                reference=origin.reference,
+                settings=dict(origin.settings),
+                plan=job.describe(),
                 plan_hash=job.plans[0].hash if job.plans else "",
                 seed=seed,
                 slots=list(names) if len(names) <= 10_000 else len(names),
@@ -212,9 +227,10 @@ class _Recorder:
                 **_engine(how),
             )
         folder.write_info(info)
-        return _Recorder(folder, info, resume, rounds, how.checkpoint_every)
+        return _Recorder(folder, info, resume, rounds, how)
 
-    def run(self, sites: Sites, how: Settings, faults: Faults) -> Result:
+    def run(self, sites: Sites, faults: Faults) -> Result:
+        how = self.how
         saved = self._saved() if self.resumed else None
         done = saved[0] if saved else 0
         crew = crew_of(sites, how)  # before anything of the job runs here: workers are forked from a clean process
@@ -243,7 +259,7 @@ class _Recorder:
                 raise
             finally:
                 crew.close()
-        return self._finish(value, sites.names)
+        return self._finish(value, sites.names, federation.memory)
 
     def _how_to_resume(self) -> str:
         return f"hansa run --resume {self.folder.path}" if self.folder else "without `out` there is nothing to resume"
@@ -272,7 +288,11 @@ class _Recorder:
             self.progress.round_done(record)
 
     def _checkpoint(self, number: int, tree: Tree, notes: Mapping[str, Any]) -> None:
-        if self.folder is not None and (number % self.checkpoint_every == 0 or number == self.rounds):
+        if self.folder is None:
+            return
+        if self.how.keep_updates:
+            self.folder.save_digest(number, codec.digest(cast(Tree, tree["state"])))
+        if number % self.how.checkpoint_every == 0 or number == self.rounds:
             self.folder.save_checkpoint(number, tree, notes)
 
     def _failure(self, reply: Reply, number: int) -> None:
@@ -291,7 +311,7 @@ class _Recorder:
             with contextlib.suppress(HansaError):
                 self.folder.finish(state, error=None if error is None else str(error) or type(error).__name__)
 
-    def _finish(self, value: Any, names: Sequence[str]) -> Result:
+    def _finish(self, value: Any, names: Sequence[str], memory: Mapping[int, Mapping[str, Tree]]) -> Result:
         if self.folder is not None:
             summary: dict[str, Any] = {"global": self.records[-1].get("global", {})} if self.records else {}
             if isinstance(value, Outcome):
@@ -300,7 +320,7 @@ class _Recorder:
                 summary |= {"rounds": value.rounds, "best_round": value.best_round}
             for note in self.folder.finish("completed", summary=summary):
                 print_note(note)
-        return Result(self.records, value, names, None if self.folder is None else self.folder.path)
+        return Result(self.records, value, names, None if self.folder is None else self.folder.path, memory)
 
 
 def print_note(text: str) -> None:
@@ -345,8 +365,3 @@ def machine() -> dict[str, Any]:
     blas = config.get("Build Dependencies", {}).get("blas", {})
     simd = config.get("SIMD Extensions", {}).get("found", [])
     return {"system": platform.system(), "cpu": platform.machine(), "blas": blas.get("name", ""), "simd": simd[-1:] if simd else []}
-
-
-def reference_of(path: str, overrides: Sequence[str], folder: str | None) -> Reference:
-    """How a job is loaded again."""
-    return Reference(path=path, overrides=list(overrides), folder=folder)

@@ -1,0 +1,124 @@
+"""A model measured at each simulated site, and the three ways to train it compared: alone, together, pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hansa.core.job import Job
+from hansa.core.protocols import FederatedData
+from hansa.core.round import Policy
+from hansa.core.run import run
+from hansa.core.trees import Tree
+from hansa.core.workflow import Rounds
+from hansa.data.federated import pool
+from hansa.errors import ConfigError
+from hansa.simulation.crews import Loop
+from hansa.simulation.engine import Result, Settings, simulate, threads
+from hansa.simulation.federation import SimulatedFederation
+from hansa.simulation.sites import Sites
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """`sites`: each site's own metrics, by name; a site without rows in the part is not in it. `pooled`: of all rows together."""
+
+    sites: Mapping[str, Mapping[str, float]]
+    pooled: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One configuration trained three ways, each measured on every site's test rows; `federated` holds the run itself."""
+
+    local: Mapping[str, Mapping[str, float]]
+    together: Evaluated
+    centralised: Evaluated
+    federated: Result
+
+    def table(self, metric: str) -> list[tuple[str, float, float, float]]:
+        """A row a site: its name, and the metric of local-only, federated and centralised training (nan where undefined)."""
+        nan = float("nan")
+        ways = (self.local, self.together.sites, self.centralised.sites)
+        return [(site, *(way.get(site, {}).get(metric, nan) for way in ways)) for site in self.together.sites]  # type: ignore[misc]  # three ways
+
+
+def evaluate(
+    job: Job,
+    model: Tree,
+    data: FederatedData | Mapping[str, FederatedData],
+    *,
+    part: Literal["valid", "test"] = "test",
+    memory: Mapping[int, Mapping[str, Tree]] | None = None,
+    slots: Sequence[int] | None = None,
+) -> Evaluated:
+    """The metrics of a model on one part of each site's rows.
+
+    `memory` is what the sites kept (`Result.memory`), for personal layers.
+
+    Raises:
+        ConfigError: the job trains no model.
+    """
+    workflow = _rounds(job)
+    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    names = sets[job.data].sites
+    sites = Sites(job, job.serve(), sets, names, job.seed or 0)
+    kept = {slot: dict(trees) for slot, trees in (memory or {}).items()}
+    federation = SimulatedFederation(names, job.seed or 0, Loop(sites), memory=kept)
+    computation = workflow.process.test if part == "test" else workflow.process.evaluate
+    with threads(Settings()):
+        done = run(computation, federation, model, slots=slots, policy=Policy())
+    return Evaluated(done.metrics, workflow.process.values(done.result))
+
+
+def compare(job: Job, data: FederatedData | Mapping[str, FederatedData], *, seed: int | None = None, **options: Any) -> Compared:
+    """The trio from one configuration: each site alone, all sites federated, and all rows pooled at one place.
+
+    The same job runs with the same seed each time: over the single site, over all sites, over the pooled rows. Each model is then
+    measured on every site's own test rows. `options` are those of `simulate`, for the federated run.
+    """
+    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    whole = sets[job.data]
+    federated = simulate(job, sets, seed=seed, **options)
+    alone = _everyone(job)
+    central = simulate(alone, {**sets, job.data: pool(whole)}, seed=seed)
+    local: dict[str, Mapping[str, float]] = {}
+    for slot, site in enumerate(whole.sites):
+        one = {**sets, job.data: OneSite(whole, slot)}
+        trained = simulate(alone, one, seed=seed)
+        local.update(evaluate(job, trained.model, one, memory=trained.memory).sites or {site: {}})
+    together = evaluate(job, federated.model, sets, memory=federated.memory)
+    return Compared(local, together, evaluate(job, central.model, sets), federated)
+
+
+@dataclass(frozen=True)
+class OneSite:
+    """A federated data set of one site of another."""
+
+    whole: FederatedData
+    slot: int
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """The one name."""
+        return [self.whole.sites[self.slot]]
+
+    def load(self, slot: int) -> Any:
+        """The site's rows."""
+        if slot != 0:
+            raise IndexError(slot)
+        return self.whole.load(self.slot)
+
+
+def _rounds(job: Job) -> Rounds:
+    if not isinstance(job.workflow, Rounds):
+        raise ConfigError("this job's workflow trains no model", job=job.name, got=type(job.workflow).__name__)
+    return job.workflow
+
+
+def _everyone(job: Job) -> Job:
+    """The job for a single place: it cannot ask for a cohort or quorum of several."""
+    workflow = _rounds(job)
+    policy = replace(workflow.policy, cohort=None, quorum=1, over_select=0.0)
+    return replace(job, workflow=replace(workflow, policy=policy))

@@ -24,12 +24,18 @@ if TYPE_CHECKING:
         federated_zip,
     )
     from hansa.core.job import Job
-    from hansa.core.protocols import FitConfig, Learner, Update
+    from hansa.core.protocols import Federation, FitConfig, Learner, Update
+    from hansa.core.round import Policy
+    from hansa.core.run import run
     from hansa.core.task import FLContext, Shareable, Signal, Task
     from hansa.core.trees import Spec, Tree
     from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
-    from hansa.core.workflow import Rounds
+    from hansa.core.workflow import Outcome, Rounds
     from hansa.errors import HansaError
+    from hansa.record.folder import load_model
+    from hansa.simulation.engine import Result, Settings, simulate
+    from hansa.simulation.evaluate import compare, evaluate
+    from hansa.simulation.faults import Faults
 
     __version__: str
 
@@ -39,15 +45,21 @@ __all__ = [
     "Clients",
     "Executor",
     "FLContext",
+    "Faults",
     "FederatedType",
+    "Federation",
     "FitConfig",
     "FunctionType",
     "HansaError",
     "Job",
     "Learner",
+    "Outcome",
+    "Policy",
+    "Result",
     "Rounds",
     "SequenceType",
     "Server",
+    "Settings",
     "Shareable",
     "Signal",
     "Spec",
@@ -56,7 +68,9 @@ __all__ = [
     "TensorType",
     "Tree",
     "Update",
+    "compare",
     "errors",
+    "evaluate",
     "federated_aggregate",
     "federated_broadcast",
     "federated_collect",
@@ -67,24 +81,33 @@ __all__ = [
     "federated_sum",
     "federated_value",
     "federated_zip",
+    "load_model",
     "local_computation",
+    "run",
+    "simulate",
 ]
 
 _MODULE_OF = {  # the same names as in __all__ and above: a test compares the three
     "CLIENTS": "hansa.core.types",
-    "SERVER": "hansa.core.types",
     "Clients": "hansa.core.types",
     "Executor": "hansa.core.executor",
     "FLContext": "hansa.core.task",
+    "Faults": "hansa.simulation.faults",
     "FederatedType": "hansa.core.types",
+    "Federation": "hansa.core.protocols",
     "FitConfig": "hansa.core.protocols",
     "FunctionType": "hansa.core.types",
     "HansaError": "hansa.errors",
     "Job": "hansa.core.job",
     "Learner": "hansa.core.protocols",
+    "Outcome": "hansa.core.workflow",
+    "Policy": "hansa.core.round",
+    "Result": "hansa.simulation.engine",
     "Rounds": "hansa.core.workflow",
+    "SERVER": "hansa.core.types",
     "SequenceType": "hansa.core.types",
     "Server": "hansa.core.types",
+    "Settings": "hansa.simulation.engine",
     "Shareable": "hansa.core.task",
     "Signal": "hansa.core.task",
     "Spec": "hansa.core.trees",
@@ -93,7 +116,9 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "TensorType": "hansa.core.types",
     "Tree": "hansa.core.trees",
     "Update": "hansa.core.protocols",
+    "compare": "hansa.simulation.evaluate",
     "errors": "hansa.errors",
+    "evaluate": "hansa.simulation.evaluate",
     "federated_aggregate": "hansa.core.intrinsics",
     "federated_broadcast": "hansa.core.intrinsics",
     "federated_collect": "hansa.core.intrinsics",
@@ -104,7 +129,10 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "federated_sum": "hansa.core.intrinsics",
     "federated_value": "hansa.core.intrinsics",
     "federated_zip": "hansa.core.intrinsics",
+    "load_model": "hansa.record.folder",
     "local_computation": "hansa.core.computation",
+    "run": "hansa.core.run",
+    "simulate": "hansa.simulation.engine",
 }
 
 if not TYPE_CHECKING:  # a type checker would otherwise accept every name

@@ -22,26 +22,23 @@ def data() -> None:
 
 @app.command()
 def inspect(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job file (.toml).")],
-    data: Annotated[Path | None, typer.Option("--data", help="The folder of your data.")] = None,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="job.toml, file.py:name or package.module:name.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder of larger data sets (else HANSA_DATA), or file.py:name.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As partition.sites=5.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Default: JOB-data.png, here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Rows, label skew and quantity skew of each site, as a table and a picture."""
-    from hansa import config
-    from hansa.data.federated import describe
-    from hansa.errors import JobReferenceError
+    import os
 
-    if not job.endswith(".toml"):
-        raise JobReferenceError(
-            "`hansa data inspect` reads the data of a job file",
-            got=job,
-            expected="a .toml file",
-            hint="a Python job is given its data when it is run: show that with hansa.data.preview.plot",
-        )
-    summary = describe(config.read(Path(job), overrides=overrides or [], folder=data).federated())
-    picture = _draw(summary, out, default=Path(f"{Path(job).stem}-data.png"))
+    from hansa.config.loading import load
+    from hansa.data.federated import describe
+
+    loaded = load(job, overrides=overrides or [], data=data, environment=os.environ.get("HANSA_DATA"))
+    summary = describe(loaded.data[loaded.job.data])
+    picture = _draw(summary, out, default=Path(f"{loaded.job.name}-data.png"))
     if as_json:
         _print_json(summary, picture)
     else:

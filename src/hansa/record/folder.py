@@ -236,3 +236,13 @@ def _read_back(record: dict[str, Any]) -> dict[str, Any]:
         for site, metrics in record.get("sites", {}).items()
     }
     return {**record, **({"global": shared} if "global" in record else {}), **({"sites": sites} if "sites" in record else {})}
+
+
+def load_model(path: str | Path, *, best: bool = False) -> dict[str, Any]:
+    """The model of a run folder, or of one safetensors file, as a tree of arrays.
+
+    Raises:
+        InputError: there is no such model. StorageError: the file cannot be read.
+    """
+    place = Path(path)
+    return codec.load_tree(place)[0] if place.is_file() else RunFolder.open(place).load_model(best=best)

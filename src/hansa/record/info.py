@@ -18,11 +18,16 @@ Metrics: TypeAlias = dict[str, float | None]
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How the job is loaded again: a job file or "file.py:name", with its overrides and the folder of larger data."""
+    """How the job is loaded again: a job file or "file.py:name", with its overrides and the folder of larger data.
+
+    `init` is the model it started from, `dropout` the faults it was simulated with.
+    """
 
     path: str
     overrides: list[str] = []
     folder: str | None = None
+    init: str | None = None
+    dropout: float = 0.0
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):

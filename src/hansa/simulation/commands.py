@@ -1,0 +1,228 @@
+"""`hansa run` and `hansa demo`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hansa.config.loading import Loaded
+    from hansa.simulation.engine import Result, Settings
+    from hansa.simulation.evaluate import Compared
+
+
+class Engine(StrEnum):
+    """How sites are simulated."""
+
+    loop = "loop"
+    pool = "pool"
+    vectorised = "vectorised"
+
+
+def run(
+    job: Annotated[str | None, typer.Argument(help="job.toml, file.py:name or package.module:name.")] = None,
+    *,
+    engine: Annotated[Engine | None, typer.Option("--engine", help="loop (default), pool or vectorised.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Worker processes; more than one means --engine pool.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The seed of every random stream.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A key of the job, as algorithm.rounds=5; repeatable.")
+    ] = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Start from the model in this safetensors file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to write; must be empty or new.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Folder of larger data sets (else HANSA_DATA), or file.py:name.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder instead of starting a job.")] = None,
+    keep_updates: Annotated[bool, typer.Option("--keep-updates", help="Store what sites send, for `hansa runs verify`.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also train each site alone and all rows pooled; compare.")
+    ] = False,
+    dropout: Annotated[float, typer.Option("--dropout", min=0, max=1, help="Probability that a simulated site drops out.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Run a job on simulated sites and write a run folder.
+
+    Example: hansa run job.toml --set algorithm.rounds=5 --workers 2 --out runs/first
+    """
+    from hansa.errors import InputError
+
+    if (job is None) == (resume is None):
+        raise InputError("name a job, or a run to resume", hint="hansa run job.toml, or hansa run --resume runs/NAME")
+    chosen = None if engine is None else engine.value
+    if resume is not None:
+        if any(given is not None for given in (seed, overrides, init, out, data)) or baselines:
+            raise InputError("a resumed run keeps its job, seed and folder", hint="leave out all but --engine and --workers")
+        result = _resume(resume, chosen, workers)
+    else:
+        loaded = _load(str(job), overrides or [], data)
+        how = _settings(chosen, workers, keep_updates=keep_updates)
+        result = _start(loaded, how, seed=seed, init=init, out=out, dropout=dropout, baselines=baselines)
+    _tell(result, as_json=as_json)
+
+
+def demo(
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to write; must be empty or new.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of federated averaging.")] = 30,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of splits and training.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Four hospitals train together on the UCI Heart Disease data, and compare with training alone and with pooling.
+
+    Example: hansa demo --out runs/hearts
+    """
+    from hansa.simulation.demo import SPLITS, hospitals
+    from hansa.simulation.engine import print_note
+
+    print_note("UCI Heart Disease, four hospitals (Janosi, Steinbrunn, Pfisterer, Detrano 1989; CC BY 4.0).")
+    print_note("Missing values are imputed and features scaled by a federated statistics round; no rows leave a hospital.\n")
+    shown = hospitals(_new_folder(out, "hearts"), rounds=rounds, seed=seed, progress="auto")
+    rows = [{"site": site, "local": a, "federated": b, "pooled": c} for site, a, b, c in shown.table]
+    if as_json:
+        _print_json({"run": str(shown.run), "status": "completed", "metric": "auc", "splits": SPLITS, "sites": rows})
+        return
+    _table(f"AUC on test rows, mean of {SPLITS} random splits", ["hospital", "local only", "federated", "pooled"], shown.table)
+    typer.echo(f"\nRun folder: {shown.run}\nOpen {shown.run}/report.html, or type: hansa runs show {shown.run}")
+
+
+def _load(job: str, overrides: list[str], data: str | None) -> Loaded:
+    import os
+
+    from hansa.config.loading import load
+    from hansa.simulation.engine import print_note
+
+    loaded = load(job, overrides=overrides, data=data, environment=os.environ.get("HANSA_DATA"))
+    if loaded.note:
+        print_note(loaded.note)
+    return loaded
+
+
+def _settings(engine: str | None, workers: int | None, **more: Any) -> Settings:
+    from hansa.simulation.engine import Settings
+
+    count = workers or 1
+    return Settings(engine=engine or ("pool" if count > 1 else "loop"), workers=count, progress="auto", **more)  # type: ignore[arg-type]  # Engine's values
+
+
+def _start(
+    loaded: Loaded, how: Settings, *, seed: int | None, init: Path | None, out: Path | None, dropout: float, baselines: bool
+) -> Result:
+    from hansa.config.loading import with_init
+    from hansa.record.info import Reference
+    from hansa.simulation.engine import Origin, simulate
+    from hansa.simulation.evaluate import compare
+    from hansa.simulation.faults import Faults
+
+    job = loaded.job if init is None else with_init(loaded.job, init)
+    reference = Reference(
+        path=loaded.path,
+        overrides=list(loaded.overrides),
+        folder=loaded.folder,
+        init=None if init is None else str(init.resolve()),
+        dropout=dropout,
+    )
+    folder = _new_folder(out, job.name)
+    options: dict[str, Any] = {
+        "seed": seed,
+        "settings": how,
+        "faults": Faults(dropout=dropout),
+        "out": folder,
+        "origin": Origin(reference, loaded.settings),
+    }
+    if not baselines:
+        return simulate(job, loaded.data, **options)
+    compared = compare(job, loaded.data, **options)
+    _show(compared)
+    return compared.federated
+
+
+def _resume(folder: Path, engine: str | None, workers: int | None) -> Result:
+    from hansa.config.loading import load, with_init
+    from hansa.errors import InputError
+    from hansa.record.folder import RunFolder
+    from hansa.simulation.engine import print_note, simulate
+    from hansa.simulation.faults import Faults
+
+    info = RunFolder.open(folder).info
+    if info.state == "completed":
+        raise InputError("the run is completed", run=info.id, hint="there is nothing to resume; start a new one")
+    again = info.reference
+    if again is None:
+        hint = "call hansa.simulate(job, data, out=..., resume=True) with the same job"
+        raise InputError("the run was started from Python and does not say how to load its job", run=info.id, hint=hint)
+    loaded = load(again.path, overrides=again.overrides, data=again.folder)
+    job = loaded.job if again.init is None else with_init(loaded.job, again.init)
+    how = _settings(engine or (info.engine if workers is None else None), workers or (info.workers if engine is None else 1))
+    print_note(f"resuming {info.id}")
+    faults = Faults(dropout=again.dropout)
+    return simulate(job, loaded.data, seed=info.seed, settings=how, faults=faults, out=folder, resume=True)
+
+
+def _new_folder(out: Path | None, job: str) -> Path:
+    """The folder to write: `--out`, or a new name below runs/."""
+    from hansa.record.folder import RunFolder
+
+    return out if out is not None else RunFolder.create(None, job).path
+
+
+def _tell(result: Result, *, as_json: bool) -> None:
+    from hansa.core import codec
+    from hansa.core.workflow import Outcome
+
+    last = result.metrics[-1] if result.metrics else {}
+    content: dict[str, Any] = {"run": str(result.run), "status": "completed", "global": last.get("global", {})}
+    if isinstance(result.value, Outcome):
+        content |= {
+            "rounds": result.value.rounds,
+            "best_round": result.value.best_round,
+            "model_sha256": codec.digest(result.value.model),
+        }
+    if as_json:
+        _print_json(content)
+        return
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in content["global"].items())
+    typer.echo(f"\n{content.get('rounds', len(result.metrics))} rounds  {numbers}".rstrip())
+    typer.echo(f"Run folder: {result.run}\nNext: hansa runs show {result.run}")
+
+
+def _show(compared: Compared) -> None:
+    from hansa.simulation.engine import print_note
+
+    names = sorted({name for values in compared.together.sites.values() for name in values})
+    for name in names:
+        rows = compared.table(name)
+        print_note(f"\n{name} on each site's test rows\n{'site':<20}{'local only':>12}{'federated':>12}{'centralised':>12}")
+        for site, *values in rows:
+            print_note(f"{site:<20}" + "".join(f"{value:>12.4f}" for value in values))
+
+
+def _table(title: str, head: list[str], rows: list[tuple[str, float, float, float]]) -> None:
+    import sys
+
+    if not sys.stdout.isatty():
+        typer.echo(f"{title}\n" + f"{head[0]:<16}" + "".join(f"{name:>12}" for name in head[1:]))
+        for site, *values in rows:
+            typer.echo(f"{site:<16}" + "".join(f"{value:>12.3f}" for value in values))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left")
+    for site, *values in rows:
+        best = max(values)
+        table.add_row(site, *(f"[bold]{v:.3f}[/bold]" if v == best else f"{v:.3f}" for v in values))
+    Console().print(table)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(content).decode())

@@ -49,6 +49,7 @@ def local_computation(
 def local_computation(*args: object, many: Callable[..., list[Any]] | None = None) -> Any:
     """A function that runs at one place, with its types: from annotations, or given as for `to_type`.
 
+    >>> import numpy as np
     >>> @local_computation(np.float32)
     ... def add_half(x) -> np.float32:
     ...     return x + 0.5
@@ -114,6 +115,7 @@ def federated_computation(*args: object) -> Any:
 
     Types come from annotations (`Server[T]`, `Clients[T]`) or are given, as in the example.
 
+    >>> import numpy as np
     >>> from hansa.core.intrinsics import federated_mean
     >>> from hansa.core.types import CLIENTS, FederatedType
     >>> @federated_computation(FederatedType(np.float32, CLIENTS))

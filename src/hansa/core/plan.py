@@ -15,7 +15,7 @@ from typing import Any
 
 from hansa.core.computation import Computation
 from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Reduce, Select, inputs, walk
-from hansa.core.types import CLIENTS, SERVER
+from hansa.core.types import CLIENTS, SERVER, StructType
 from hansa.errors import TraceError
 
 
@@ -69,6 +69,7 @@ class Plan:
             lines.append(f"  reads here {', '.join(stage.own) or 'nothing'}")
             lines += [f"  runs       {_shown(apply)}" for apply in stage.functions]
             lines += [f"  leaves     {_leaving(stage, reduce)}" for reduce in stage.reductions]
+            lines += [f"  reports    the metrics of {apply.fn.name}" for apply in stage.fresh if _reports(apply)]
         server = [node for node in walk(self.computation.result) if isinstance(node, Apply) and node.placement is SERVER]
         lines += [f"server: {_shown(node)}" for node in server]
         return without_addresses("\n".join(lines))
@@ -182,6 +183,10 @@ def _shown(apply: Apply) -> str:
     module = getattr(apply.fn.fn, "__module__", None) or "?"
     about = f" with {apply.fn.about}" if apply.fn.about else ""
     return f"{module}:{apply.fn.name}({', '.join(args)}) -> {apply.fn.result}{about}"
+
+
+def _reports(apply: Apply) -> bool:
+    return isinstance(apply.fn.result, StructType) and "metrics" in apply.fn.result.names()
 
 
 def _leaving(stage: Stage, reduce: Reduce) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 
 from hansa.core import trees
 from hansa.core.computation import Computation, federated_computation
+from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_aggregate, federated_map
 from hansa.core.protocols import BatchLearner, Dataset, Evaluation, FitConfig, Learner, Part, Update
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Tree
-from hansa.core.types import Clients
+from hansa.core.types import Clients, ObjectType, to_type
 from hansa.errors import DataError, SpecError
 
 MEAN, SCALE = "x.mean", "x.scale"
@@ -150,11 +151,14 @@ class Standardised:
         return self.inner.predict(weights, prepare(x, *statistics))
 
 
-def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any]) -> Computation:
-    """The computation that joins the sites' moments and makes the first state; `start` makes a model from the job's seed."""
+def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any], kind: type) -> Computation:
+    """The computation that joins the sites' moments and makes the first state, a `kind`; `start`: a model from the job's seed."""
 
     def feature_moments(data: Dataset) -> Moments:
         return moments_of(data.part("train"))
+
+    # A vectorised engine may go from site to site here: a pass over the rows gains nothing from being batched.
+    local = LocalFunction(feature_moments, "feature_moments", (("data", ObjectType("Dataset")),), to_type(Moments), loops=True)
 
     def report(moments: Moments) -> Moments:
         return moments
@@ -162,11 +166,12 @@ def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any
     def first_state(moments: Moments, *, ctx: FLContext) -> Any:
         return state(with_statistics(start(ctx.seed), moments))
 
+    first = LocalFunction(first_state, "first_state", (("moments", to_type(Moments)),), to_type(kind), frozenset({"ctx"}))
+
     @federated_computation
     def initialize(data: Clients[Dataset]) -> Any:
         none = Moments(0.0, 0.0, 0.0)
-        moments = federated_aggregate(federated_map(feature_moments, data), none, joined, joined, report)
-        return federated_map(first_state, {"moments": moments})
+        return federated_map(first, federated_aggregate(federated_map(local, data), none, joined, joined, report))
 
     return cast(Computation, initialize)
 

@@ -199,7 +199,7 @@ class Setup:
             return state_of(self.personal.start(ctx.seed))
 
         if isinstance(self.learner, Standardised) and not self.personal.own_statistics:
-            return standardised_start(self.personal.start, state_of)
+            return standardised_start(self.personal.start, state_of, State)
 
         @federated_computation
         def initialize() -> Server[State]:

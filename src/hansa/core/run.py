@@ -60,12 +60,16 @@ def run(
     refused: list[Reply] = []
     lost: list[Reply] = []
     for stage in plan(computation).stages:
+        reducers = [reducer(reduce, stage, _like(reduce, values, ctx)) for reduce in stage.reductions]
         replies = federation.task(_task(stage, values, ctx), asked, rules)
         admitted: list[int] = []
-        for reply in _reduce(stage, replies, values, ctx):
+        for reply in replies:
+            for each in reducers:
+                each.add(reply.shareable.body)
             admitted.append(reply.slot)
             if reply.shareable.metrics:
                 metrics.setdefault(reply.site, {}).update(reply.shareable.metrics)
+        values.update({id(reduce): each.finish() for reduce, each in zip(stage.reductions, reducers, strict=True)})
         refused += replies.refused
         lost += replies.lost
         asked = tuple(admitted)
@@ -82,17 +86,6 @@ def _task(stage: Stage, values: dict[int, Any], ctx: FLContext) -> Task:
             spec = None if like is None else Spec.of(like)
             expects.append(Expect(stage.labels[id(reduce.value)], spec, weight, reduce.weight_cap))
     return Task(stage.task, Shareable(body), ctx.round, expect=tuple(expects))
-
-
-def _reduce(stage: Stage, replies: Replies, values: dict[int, Any], ctx: FLContext) -> Iterator[Reply]:
-    """Feed the replies to the stage's reductions; when they end, the reductions' values are known."""
-    reducers = [reducer(reduce, stage, _like(reduce, values, ctx)) for reduce in stage.reductions]
-    for reply in replies:
-        for each in reducers:
-            each.add(reply.shareable.body)
-        yield reply
-    for reduce, each in zip(stage.reductions, reducers, strict=True):
-        values[id(reduce)] = each.finish()
 
 
 def _like(reduce: Reduce, values: dict[int, Any], ctx: FLContext) -> trees.Tree | None:

@@ -88,7 +88,7 @@ class SequenceType:
     element: Type
 
     def __init__(self, element: object) -> None:
-        object.__setattr__(self, "element", to_type(element))
+        object.__setattr__(self, "element", _plain(to_type(element), "a sequence"))
 
     def __str__(self) -> str:
         return f"{self.element}*"
@@ -118,10 +118,7 @@ class FederatedType:
     all_equal: bool
 
     def __init__(self, member: object, placement: Placement, all_equal: bool | None = None) -> None:
-        inner = to_type(member)
-        if isinstance(inner, FederatedType | FunctionType):
-            raise TraceError("a federated type holds values, not functions or federated values", got=inner)
-        object.__setattr__(self, "member", inner)
+        object.__setattr__(self, "member", _plain(to_type(member), "a federated type"))
         object.__setattr__(self, "placement", placement)
         object.__setattr__(self, "all_equal", placement is SERVER if all_equal is None else all_equal)
 
@@ -146,6 +143,14 @@ TREE = ObjectType("Tree")
 
 _PYTHON = {float: np.float32, int: np.int32, bool: np.bool_, complex: np.complex128, str: np.str_, bytes: np.str_}
 _KINDS = "biufcU"
+
+
+def _plain(kind: Type, what: str) -> Type:
+    if isinstance(kind, FederatedType | FunctionType):
+        raise TraceError(f"{what} holds values, not functions or federated values", got=kind)
+    for _, item in kind.elements if isinstance(kind, StructType) else ():
+        _plain(item, what)
+    return kind
 
 
 def _dtype(spec: object) -> np.dtype[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hansa.core.executor import FunctionExecutor
-from hansa.core.task import FLContext, Signal, Task
+from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, failure_of
@@ -46,20 +47,22 @@ class Vectorised:
         self._sites, self._executor = sites, sites.executor
         self._task: Task | None = None
         self._kept: Mapping[int, Mapping[str, Tree]] = {}
-        self._coming: list[Call] = []
+        self._coming: dict[Call, None] = {}
         self._ready: dict[Call, Answer] = {}
         self._abort = Signal()
 
     def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
         """Take the task and the order of its calls."""
         self._task, self._kept = task, kept
-        self._coming, self._ready = list(calls), {}
+        self._coming, self._ready = dict.fromkeys(calls), {}
 
     def answer(self, call: Call) -> Answer:
         """The answer of one call, computed together with those that come next."""
         if call not in self._ready:
-            chunk = [call, *(c for c in self._coming if c != call)][:CHUNK]
-            self._coming = [c for c in self._coming if c not in set(chunk)]
+            self._coming.pop(call, None)
+            chunk = [call, *itertools.islice(self._coming, CHUNK - 1)]
+            for each in chunk[1:]:
+                del self._coming[each]
             self._ready.update(self._together(chunk))
         return self._ready.pop(call)
 
@@ -71,17 +74,8 @@ class Vectorised:
             raise RunError("no task has begun")
         memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
         contexts = [self._sites.context(self._task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
-        answers: dict[Call, Answer] = {}
-        fit: list[int] = []
-        for i, ctx in enumerate(contexts):
-            try:
-                self._check(ctx)
-                fit.append(i)
-            except Exception as error:  # a site's data may raise anything when loaded; it becomes that site's Failure
-                answers[calls[i]] = Answer(self._task.shareable, failure_of(error))
-        for i, answer in zip(fit, self._split([contexts[i] for i in fit]), strict=True):
-            answers[calls[i]] = replace(answer, puts=memories[i].puts)
-        return answers
+        answers = zip(calls, memories, self._split(contexts), strict=True)
+        return {call: replace(answer, puts=memory.puts) for call, memory, answer in answers}
 
     def _split(self, contexts: Sequence[FLContext]) -> list[Answer]:
         """The answers of clients computed together. If that raises, each half is tried by itself: one site's fault is its own."""
@@ -92,12 +86,8 @@ class Vectorised:
             return [Answer(self._sites.filtered(reply, ctx)) for reply, ctx in zip(replies, contexts, strict=True)]
         except ConfigError:  # the job cannot be vectorised: no site's fault
             raise
-        except Exception as error:  # a simulated site may raise anything; it becomes a Failure in the run's record
+        except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             if len(contexts) == 1:
-                return [Answer(self._task.shareable, failure_of(error))]
+                return [Answer(Shareable(), failure_of(error))]
             half = len(contexts) // 2
             return self._split(contexts[:half]) + self._split(contexts[half:])
-
-    def _check(self, ctx: FLContext) -> None:
-        """Load the site's data, so that one site's fault is its own and does not end the others' work."""
-        ctx.load(ctx.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import platform
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, SupportsIndex, cast, get_args
 
 import msgspec
 import numpy as np
@@ -21,10 +22,10 @@ from hansa.core import codec
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.registry import nearest
-from hansa.core.task import Reply
+from hansa.core.task import Reply, Task
 from hansa.core.trees import Tree
 from hansa.core.workflow import Outcome, Rounds
-from hansa.errors import ConfigError, DataError, HansaError, Interrupted
+from hansa.errors import ClientError, ConfigError, DataError, HansaError, Interrupted
 from hansa.record.folder import RunFolder
 from hansa.record.info import Reference, RunInfo
 from hansa.record.progress import Mode, Progress
@@ -59,9 +60,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError("no such engine", path="engine", got=self.engine, hint=nearest(self.engine, list(ENGINES)))
+        for name, known in (("start", get_args(Start)), ("progress", get_args(Mode))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"no such {name}", path=name, got=repr(getattr(self, name)), expected=", ".join(known))
         for name in ("workers", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is at least 1", path=name, got=getattr(self, name))
+            if type(count := getattr(self, name)) is not int or count < 1:
+                raise ConfigError(f"{name} is a number of at least 1", path=name, got=repr(count))
         if self.workers > 1 and self.engine != "pool":
             raise ConfigError("several workers are a pool", path="engine", expected="pool", got=self.engine)
 
@@ -132,10 +136,17 @@ def simulate(
     how = _settings(settings, options)
     sets = _by_label(job, data)
     names = sets[job.data].sites
-    chosen = seed if seed is not None else job.seed or 0
+    chosen = _seed(job.seed or 0 if seed is None else seed)
     folder = None if out is None else Path(out)
     recorder = _Recorder.make(job, names, chosen, how, folder, resume, origin or Origin())
     return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), faults or Faults())
+
+
+def _seed(seed: object) -> int:
+    try:
+        return operator.index(cast(SupportsIndex, seed))
+    except TypeError:
+        raise ConfigError("a seed is an integer", path="seed", got=repr(seed)) from None
 
 
 def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
@@ -145,9 +156,8 @@ def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings
     for name in options:
         if name not in known:
             raise ConfigError(f"simulate takes no {name!r}", hint=nearest(name, known))
-    options = dict(options)
-    if options.get("workers", 1) > 1:
-        options.setdefault("engine", "pool")
+    if options.get("workers", 1) != 1:
+        options = {"engine": "pool", **options}
     return settings or Settings(**options)
 
 
@@ -155,6 +165,10 @@ def _by_label(job: Job, data: FederatedData | Mapping[str, FederatedData]) -> di
     sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
     if job.data not in sets:
         raise DataError("the job's data is missing", job=job.name, expected=f"label {job.data!r}", got=sorted(sets))
+    for label, each in cast(dict[str, object], sets).items():
+        if not isinstance(each, FederatedData):
+            hint = "a FederatedData has `sites` and `load(slot)`; see hansa.data"
+            raise DataError("not a federated data set", job=job.name, path=label, got=type(each).__name__, hint=hint)
     if len(sets[job.data].sites) == 0:
         raise DataError("the federated data set has no sites", job=job.name, path=job.data)
     return sets
@@ -188,6 +202,7 @@ class _Recorder:
     how: Settings
     records: list[dict[str, Any]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    raised: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: Progress | None = None
 
     @property
@@ -230,36 +245,41 @@ class _Recorder:
         return _Recorder(folder, info, resume, rounds, how)
 
     def run(self, sites: Sites, faults: Faults) -> Result:
-        how = self.how
-        saved = self._saved() if self.resumed else None
-        done = saved[0] if saved else 0
-        crew = crew_of(sites, how)  # before anything of the job runs here: workers are forked from a clean process
-        with Progress(self.rounds, sites=len(sites.names), title=sites.job.name, done=done, mode=how.progress) as self.progress:
-            federation = SimulatedFederation(
-                sites.names,
-                sites.seed,
-                crew,
-                faults,
-                self._journal(sites.names),
-                on_report=self._report,
-                on_checkpoint=self._checkpoint if self.folder else None,
-                on_failure=self._failure,
-                keep=self.folder.save_update if self.folder and how.keep_updates else None,
-                saved=saved,
-            )
-            try:
-                with threads(how):
+        try:
+            saved = self._saved() if self.resumed else None
+            # The crew before anything of the job runs here: workers are forked from a clean process.
+            with contextlib.closing(crew_of(sites, self.how)) as crew, self._shown(sites, saved) as self.progress:
+                federation = self._federation(sites, crew, faults, saved)
+                with threads(self.how):
                     value = sites.job.workflow(federation)
-            except KeyboardInterrupt:
-                self._end("paused")
-                where = str(self.folder.path) if self.folder else None
-                raise Interrupted("interrupted", run=where, hint=self._how_to_resume()) from None
-            except BaseException as error:
-                self._end("failed", error)
-                raise
-            finally:
-                crew.close()
-        return self._finish(value, sites.names, federation.memory)
+                federation.journal.end()
+            return self._finish(value, sites.names, federation.memory)
+        except KeyboardInterrupt:
+            self._end("paused")
+            where = str(self.folder.path) if self.folder else None
+            raise Interrupted("interrupted", run=where, hint=self._how_to_resume()) from None
+        except BaseException as error:
+            self._end("failed", error)
+            raise
+
+    def _shown(self, sites: Sites, saved: Saved | None) -> Progress:
+        done = saved[0] if saved else 0
+        return Progress(self.rounds, sites=len(sites.names), title=sites.job.name, done=done, mode=self.how.progress)
+
+    def _federation(self, sites: Sites, crew: Crew, faults: Faults, saved: Saved | None) -> SimulatedFederation:
+        return SimulatedFederation(
+            sites.names,
+            sites.seed,
+            crew,
+            faults,
+            self._journal(sites.names),
+            on_report=self._report,
+            on_checkpoint=self._checkpoint if self.folder else None,
+            on_answer=lambda answered, asked: self.progress.sites_done(answered, asked) if self.progress else None,
+            on_failure=self._failure,
+            keep=self.folder.save_update if self.folder and self.how.keep_updates else None,
+            saved=saved,
+        )
 
     def _how_to_resume(self) -> str:
         return f"hansa run --resume {self.folder.path}" if self.folder else "without `out` there is nothing to resume"
@@ -272,7 +292,7 @@ class _Recorder:
     def _saved(self) -> Saved | None:
         folder = cast(RunFolder, self.folder)
         checkpoint = folder.latest_checkpoint()
-        folder.resume_from(0 if checkpoint is None else checkpoint.round)
+        folder.resume_from(-1 if checkpoint is None else checkpoint.round)  # -1: not even what was reported before round 1
         self.records = folder.rounds()
         if checkpoint is None:
             return None
@@ -281,6 +301,8 @@ class _Recorder:
         return checkpoint.round, checkpoint.tree, checkpoint.meta
 
     def _report(self, record: dict[str, Any]) -> None:
+        if self.raised:
+            record, self.raised = {**record, "raised": list(self.raised.values())}, {}
         self.records.append(record)
         if self.folder is not None:
             self.folder.append_round(record)
@@ -295,13 +317,16 @@ class _Recorder:
         if number % self.how.checkpoint_every == 0 or number == self.rounds:
             self.folder.save_checkpoint(number, tree, notes)
 
-    def _failure(self, reply: Reply, number: int) -> None:
-        """Say what went wrong at a site; its traceback once for each kind of failure."""
+    def _failure(self, reply: Reply, task: Task) -> None:
+        """Say what went wrong at a site; its traceback once for each kind of failure, in the record once a round."""
         failure = reply.failure
         if failure is None or self.progress is None:
             return
-        text = f"round {number}: site {reply.site!r} refused: {failure.message}"
-        kind = f"{failure.code} {failure.message}"
+        text = f"round {task.round}: site {reply.site!r} refused: {failure.message}"
+        kind = f"{task.name} {failure.code} {failure.message}"
+        if failure.code == ClientError.code:
+            entry = {"site": reply.site, "task": task.name, "message": failure.message, "trace": failure.trace}
+            self.raised.setdefault(kind, entry)
         self.progress.note(text if kind in self.told or not failure.trace else f"{text}\n{failure.trace.rstrip()}")
         self.told.add(kind)
 
@@ -346,6 +371,11 @@ def _same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> None:
         raise ConfigError("the run has another seed", run=before.id, expected=before.seed, got=seed)
     if before.sites != len(names):
         raise ConfigError("the run has other sites", run=before.id, expected=before.sites, got=len(names))
+    if not isinstance(before.slots, int) and before.slots != list(names):
+        slot = next(i for i, (was, now) in enumerate(zip(before.slots, names, strict=True)) if was != now)
+        raise ConfigError(
+            "the run has other sites", run=before.id, path=f"slot {slot}", expected=before.slots[slot], got=names[slot]
+        )
 
 
 def versions() -> dict[str, str]:

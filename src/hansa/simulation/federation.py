@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from hansa.core import gate, trees
 from hansa.core.protocols import Replies
@@ -25,16 +28,18 @@ from hansa.core.round import (
     begin,
     step,
 )
-from hansa.core.task import Failure, Reply, Shareable, Task
-from hansa.core.trees import Tree
-from hansa.errors import QuorumError, UpdateError
+from hansa.core.task import Expect, Failure, Reply, Shareable, Task
+from hansa.core.trees import Array, Tree
+from hansa.errors import ConfigError, QuorumError, RunError, UpdateError
 from hansa.simulation.clock import Agenda, VirtualClock
-from hansa.simulation.faults import Fate, Faults, fate, spoil
-from hansa.simulation.journal import Journal
+from hansa.simulation.faults import Fate, Faults, Kind, fate, spoil
+from hansa.simulation.journal import Journal, Recorded
 from hansa.simulation.sites import Answer, Call, Crew
 
 Keep = Callable[[int, str, int, Shareable], None]
 Saved = tuple[int, Tree, Mapping[str, Any]]
+
+_MEMORY, _NOTES = "memory", "federation"  # what the federation adds to a checkpoint's state and to its notes
 
 
 @dataclass
@@ -53,29 +58,46 @@ class SimulatedFederation:
     on_report: Callable[[dict[str, Any]], None] = lambda _: None
     on_checkpoint: Callable[[int, Tree, Mapping[str, Any]], None] | None = None
     on_answer: Callable[[int, int], None] = lambda *_: None
-    on_failure: Callable[[Reply, int], None] = lambda *_: None
+    on_failure: Callable[[Reply, Task], None] = lambda *_: None
     keep: Keep | None = None
     saved: Saved | None = None
     memory: dict[int, dict[str, Tree]] = field(default_factory=dict)
     clock: VirtualClock = field(default_factory=VirtualClock)
     traffic: dict[str, int] = field(default_factory=lambda: {"bytes_up": 0, "bytes_down": 0})
+    underway: object = None
     _since: float = field(default_factory=time.perf_counter)
 
     def task(self, task: Task, slots: Sequence[int], policy: Policy) -> Replies:
         """The admitted replies of the sites in slot order, as they come where nothing makes one site slower than another.
 
+        The sites work while the replies are taken: once, and before the next task's are.
+
         Raises:
-            QuorumError: while iterating: too few sites gave a usable reply.
+            ConfigError: a slot is none of the job's. QuorumError: while iterating: too few sites gave a usable reply.
         """
-        recorded = self.journal.ask(task, slots)
-        return _Asked(self, task, tuple(slots), policy) if recorded is None else recorded
+        asked = tuple(operator.index(slot) for slot in slots)
+        for slot in (min(asked, default=0), max(asked, default=0)):
+            if not 0 <= slot < len(self.sites):
+                raise ConfigError("there is no such slot", task=task.name, got=slot, expected=f"0 to {len(self.sites) - 1}")
+        recorded = self.journal.ask(task, asked)
+        if recorded is not None:
+            return self._recalled(recorded)
+        sent = replace(task, shareable=replace(task.shareable, body=read_only(task.shareable.body)))
+        return _Asked(self, sent, asked, policy, self.journal.seq)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
-        """Make the state after a round durable, with the sites' memories."""
+        """Make the state after a round durable, with the sites' memories.
+
+        Raises:
+            ConfigError: the state or the notes use a name that is the federation's own.
+        """
+        if taken := [name for name, where in ((_MEMORY, state), (_NOTES, notes)) if name in where]:
+            raise ConfigError("this name is the federation's own", path=taken[0], round=round, hint="call it something else")
         if self.on_checkpoint is not None:
             memory = {str(slot): dict(kept) for slot, kept in sorted(self.memory.items()) if kept}
-            tree = {**state, "memory": memory} if memory else state
-            self.on_checkpoint(round, tree, {**notes, "seq": self.journal.seq, "clock": self.clock.now()})
+            tree = {**state, _MEMORY: memory} if memory else state
+            own = {"seq": self.journal.seq, "clock": self.clock.now(), **self.traffic}
+            self.on_checkpoint(round, tree, {**notes, _NOTES: own})
 
     def restore(self) -> Saved | None:
         """The checkpoint to go on from; asking for it says that the workflow checkpoints, so replies need not be recorded."""
@@ -83,128 +105,176 @@ class SimulatedFederation:
         if self.saved is None:
             return None
         number, tree, notes = self.saved
-        kept: Any = tree.get("memory", {})
-        self.memory.update({int(slot): dict(names) for slot, names in kept.items()})
-        self.journal.go_on(int(notes.get("seq", 0)))
-        self.clock.advance_to(float(notes.get("clock", 0.0)))
-        return number, {name: part for name, part in tree.items() if name != "memory"}, notes
+        kept: Any = tree.get(_MEMORY, {})
+        self.memory.update({int(slot): read_only(names) for slot, names in kept.items()})
+        own = notes[_NOTES]
+        self.journal.go_on(own["seq"])
+        self.clock.advance_to(own["clock"])
+        self.traffic = {name: own[name] for name in self.traffic}
+        state = {name: part for name, part in tree.items() if name != _MEMORY}
+        return number, state, {name: note for name, note in notes.items() if name != _NOTES}
 
     def report(self, record: Mapping[str, Any]) -> None:
         """Record a finished round, with its traffic and the seconds it took."""
         now = time.perf_counter()
-        self.on_report({**record, **self.traffic, "seconds": round_s(now - self._since)})
+        self.on_report({**record, **self.traffic, "seconds": round(now - self._since, 6)})
         self._since, self.traffic = now, {"bytes_up": 0, "bytes_down": 0}
 
+    def _recalled(self, recorded: Recorded) -> Replies:
+        """A task that ended before a crash, with what it left behind: memories, time, traffic."""
+        for slot, puts in recorded.memories():
+            self.memory.setdefault(slot, {}).update(read_only(puts))
+        self.clock.advance_to(recorded.step.clock)
+        self.traffic = {name: total + recorded.step.traffic.get(name, 0) for name, total in self.traffic.items()}
+        return recorded
 
-def round_s(seconds: float) -> float:
-    """Seconds to the microsecond."""
-    return round(seconds, 6)
+
+def read_only(tree: Tree) -> dict[str, Any]:
+    """The tree with views that cannot be written to: what one site did to it, the next would be sent."""
+    return trees.map(_read_only, tree)
+
+
+def _read_only(leaf: Array) -> Array:
+    if isinstance(leaf, np.ndarray):  # a NumPy scalar cannot be written to anyway
+        leaf = leaf.view()
+        leaf.flags.writeable = False
+    return leaf
 
 
 class _Asked:
     """One task under way: drives the round engine with what befalls each site."""
 
-    def __init__(self, federation: SimulatedFederation, task: Task, slots: tuple[int, ...], policy: Policy) -> None:
-        self._f, self._task, self._slots, self._policy = federation, task, slots, policy
+    def __init__(self, federation: SimulatedFederation, task: Task, slots: tuple[int, ...], policy: Policy, seq: int) -> None:
+        self._f, self._task, self._slots, self._policy, self._seq = federation, task, slots, policy, seq
         self.refused: list[Reply] = []
         self.lost: list[Reply] = []
         self._agenda: Agenda[tuple[Call, Fate] | None] = Agenda(federation.clock)
         self._down = trees.nbytes(task.shareable.body)
+        self._traffic = {"bytes_up": 0, "bytes_down": 0}
+        self._answered = 0
+        self._taken = False
         faults = federation.faults
         # With equal durations and no second attempts replies come in slot order, and none need be held back.
         self._in_order = policy.attempts == 1 and not (faults.spread or faults.straggle)
 
     def __iter__(self) -> Iterator[Reply]:
-        state = begin(self._task.round, self._slots, self._policy)
-        state, commands = step(state, Opened(self._f.clock.now()))
-        self._assign(commands)
+        self._take()
+        state, commands = step(begin(self._task.round, self._slots, self._policy), Opened(self._f.clock.now()))
+        self._obey(commands)
         self._f.crew.begin(self._task, self._calls(state.deadline), self._f.memory)
-        held: dict[int, Reply] = {}
-        self._check(commands)
+        held: list[Reply] = []
         while state.phase == "open":
-            coming = self._agenda.take()
-            now = self._f.clock.now()
-            if coming is None:
-                state, commands = step(state, Ticked(now))
-            else:
-                (slot, attempt), what = coming
-                answer = None if what.dropped else self._answer(coming[0], what.spoil)
-                event = self._event(slot, attempt, now, answer)
-                state, commands = step(state, event)
-                wanted = not any(isinstance(c, Discard) for c in commands)
-                if isinstance(event, Replied) and answer is not None and wanted:
-                    reply = self._admitted(slot, answer)
-                    if self._in_order:
-                        yield reply
-                    else:
-                        held[slot] = reply
-                elif wanted and not any(isinstance(c, Assign) for c in commands):
-                    self._missed(event)
-            self._assign(commands)
-            self._check(commands)
-        self.refused.sort(key=lambda reply: reply.slot)
-        self.lost.sort(key=lambda reply: reply.slot)
-        self.lost += [self._reply(s, Failure("late", "the round ended before the reply came")) for s in state.late]
-        self._f.journal.done(self._task, self.refused, self.lost)
-        for slot in sorted(held):
-            yield held[slot]
+            event, answer = self._next()
+            state, commands = step(state, event)
+            reply = self._counted(event, answer, commands)
+            if reply is not None and self._in_order:
+                yield reply
+            elif reply is not None:
+                held.append(reply)
+            self._obey(commands)
+        self.refused.sort(key=_slot)
+        self.lost = sorted(self.lost, key=_slot) + [self._failed(slot, _LATE) for slot in state.late]
+        self._f.journal.done(self._seq, self.refused, self.lost, clock=self._f.clock.now(), traffic=self._traffic)
+        yield from sorted(held, key=_slot)
 
-    def _assign(self, commands: Sequence[Command]) -> None:
-        now = self._f.clock.now()
-        for command in commands:
-            if isinstance(command, Assign):
-                what = fate(self._f.faults, seed=self._f.seed, round=self._task.round, slot=command.slot, attempt=command.attempt)
-                self._agenda.enter(now + what.duration_s, (Call(command.slot, command.attempt), what))
-                self._f.traffic["bytes_down"] += self._down
-            elif isinstance(command, SetTimer):
-                self._agenda.enter(command.at, None)
+    def _take(self) -> None:
+        if self._taken:
+            raise RunError("the replies of a task can be taken once", task=self._task.name, hint="keep them in a list")
+        self._taken, self._f.underway = True, self
 
     def _calls(self, deadline: float | None) -> list[Call]:
         """The calls whose answers will be asked for if all goes well, in that order."""
         coming = self._agenda.pending()
         return [item[0] for at, item in coming if item and not item[1].dropped and (deadline is None or at < deadline)]
 
-    def _answer(self, call: Call, spoiled: Any) -> Answer:
+    def _next(self) -> tuple[Event, Answer | None]:
+        """What happens next, with the site's answer where there is one."""
+        if self._f.underway is not self:
+            raise RunError("the next task began before all replies of this one were taken", task=self._task.name)
+        coming = self._agenda.take()
+        now = self._f.clock.now()
+        if coming is None:
+            return Ticked(now), None
+        (slot, attempt), what = coming
+        if what.dropped:
+            return Lost(slot, attempt, now), None
+        answer = self._answer(Call(slot, attempt), what.spoil)
+        failure = answer.failure or _objection(answer.reply, self._task.expect)
+        return (Replied(slot, attempt, now) if failure is None else Refused(slot, attempt, failure, now)), answer
+
+    def _answer(self, call: Call, spoiled: Kind | None) -> Answer:
         answer = self._f.crew.answer(call)
-        self._f.on_answer(1, len(self._slots))
-        if spoiled is not None and answer.failure is None and self._task.expect:
-            answer = Answer(spoil(answer.reply, spoiled, expect=self._task.expect), None, answer.puts)
-        self._f.traffic["bytes_up"] += trees.nbytes(answer.reply.body) if answer.failure is None else 0
-        if self._f.keep is not None and answer.failure is None:
+        self._answered += 1
+        self._f.on_answer(self._answered, len(self._slots))
+        if answer.failure is not None:
+            return answer
+        if spoiled is not None and self._task.expect:
+            answer = replace(answer, reply=spoil(answer.reply, spoiled, expect=self._task.expect))
+        self._moved("bytes_up", trees.nbytes(answer.reply.body))
+        if self._f.keep is not None:
             self._f.keep(self._task.round, self._task.name, call.slot, answer.reply)
         return answer
 
-    def _event(self, slot: int, attempt: int, now: float, answer: Answer | None) -> Replied | Refused | Lost:
-        if answer is None:
-            return Lost(slot, attempt, now)
-        if answer.failure is not None:
-            return Refused(slot, attempt, answer.failure, now)
-        try:
-            gate.admit(answer.reply, self._task.expect)
-        except UpdateError as error:
-            return Refused(slot, attempt, Failure(error.code, error.message, error.path), now)
-        return Replied(slot, attempt, now)
+    def _counted(self, event: Event, answer: Answer | None, commands: Sequence[Command]) -> Reply | None:
+        """The reply, if it was admitted. A site that was refused or lost for good is remembered."""
+        if any(isinstance(command, Discard | Assign) for command in commands):  # it came too late, or the site is asked again
+            return None
+        if isinstance(event, Replied) and answer is not None:
+            return self._admitted(event.slot, answer)
+        if isinstance(event, Refused):
+            self.refused.append(self._failed(event.slot, event.failure))
+            self._f.on_failure(self.refused[-1], self._task)
+        elif isinstance(event, Lost):
+            self.lost.append(self._failed(event.slot, _DROPPED))
+        return None
 
     def _admitted(self, slot: int, answer: Answer) -> Reply:
         if answer.puts:
-            self._f.memory.setdefault(slot, {}).update({name: trees.copy(tree) for name, tree in answer.puts.items()})
-        self._f.journal.keep(slot, answer.reply)
+            kept = {name: read_only(trees.copy(tree)) for name, tree in answer.puts.items()}
+            self._f.memory.setdefault(slot, {}).update(kept)
+        self._f.journal.keep(self._seq, slot, answer.reply, answer.puts)
         return Reply(slot, self._f.sites[slot], answer.reply)
 
-    def _missed(self, event: Event) -> None:
-        if isinstance(event, Refused):
-            reply = self._reply(event.slot, event.failure)
-            self.refused.append(reply)
-            self._f.on_failure(reply, self._task.round)
-        elif isinstance(event, Lost):
-            self.lost.append(self._reply(event.slot, Failure("lost", "the site dropped out")))
-
-    def _reply(self, slot: int, failure: Failure) -> Reply:
+    def _failed(self, slot: int, failure: Failure) -> Reply:
         return Reply(slot, self._f.sites[slot], Shareable(), failure)
 
-    def _check(self, commands: Sequence[Command]) -> None:
+    def _obey(self, commands: Sequence[Command]) -> None:
+        now = self._f.clock.now()
         for command in commands:
-            if isinstance(command, Abandon):
-                first = next((r for r in self.refused if r.failure), None)
-                why = f"site {first.site!r}: {first.failure.trace or first.failure.message}" if first and first.failure else None
-                raise QuorumError(command.reason, round=self._task.round, task=self._task.name, hint=why)
+            match command:
+                case Assign(slot, attempt):
+                    what = fate(self._f.faults, seed=self._f.seed, round=self._task.round, slot=slot, attempt=attempt)
+                    self._agenda.enter(now + what.duration_s, (Call(slot, attempt), what))
+                    self._moved("bytes_down", self._down)
+                case SetTimer(at):
+                    self._agenda.enter(at, None)
+                case Abandon(reason):
+                    raise QuorumError(reason, round=self._task.round, task=self._task.name, hint=self._why())
+
+    def _moved(self, way: str, size: int) -> None:
+        self._f.traffic[way] += size
+        self._traffic[way] += size
+
+    def _why(self) -> str | None:
+        """The first refusal, with the site's traceback where its code raised."""
+        first = next(iter(self.refused), None)
+        if first is None or first.failure is None:
+            return None
+        return f"site {first.site!r}: {first.failure.trace.rstrip() or first.failure.message}"
+
+
+_LATE = Failure("late", "the round ended before the reply came")
+_DROPPED = Failure("lost", "the site dropped out")
+
+
+def _objection(reply: Shareable, expects: Sequence[Expect]) -> Failure | None:
+    """Why a reply cannot be added; None if it can."""
+    try:
+        gate.admit(reply, expects)
+    except UpdateError as error:
+        return Failure(error.code, str(error), error.path)
+    return None
+
+
+def _slot(reply: Reply) -> int:
+    return reply.slot

@@ -1,67 +1,80 @@
 """The numbered tasks of a workflow: what it asked for, so that a resumed one is held to it, and answered from the record.
 
 A workflow that checkpoints (Rounds) goes on from its checkpoint, and only the steps after it are compared. One that does not is
-replayed from the start: each finished task is answered with the replies that were recorded.
+replayed from the start: each finished task is answered with the replies that were recorded, and leaves behind what it had left.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
 
 from hansa.core import codec, trees
 from hansa.core.files import storage_error, write_atomic
-from hansa.core.protocols import Replies
 from hansa.core.task import Failure, Reply, Shareable, Task
-from hansa.errors import ReplayError
+from hansa.core.trees import Tree
+from hansa.errors import ReplayError, StorageError
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One line of the journal: a task that was asked for, or, when `done`, one that has ended."""
+    """One line of the journal: a task that was asked for, or, when `done`, one that has ended.
+
+    refused, lost: slot, site and why. clock: the virtual time at its end. traffic: the bytes that it moved.
+    """
 
     seq: int
     task: str
     round: int
     digest: str
     done: bool = False
-    refused: list[tuple[int, str, str, str]] = []
-    lost: list[tuple[int, str, str, str]] = []
+    refused: list[tuple[int, str, Failure]] = []
+    lost: list[tuple[int, str, Failure]] = []
+    clock: float = 0.0
+    traffic: dict[str, int] = {}
 
 
 class Journal:
     """The steps of one run. Without a folder nothing is written, and nothing can be replayed."""
 
-    def __init__(self, folder: Path | None = None, sites: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path | None = None, sites: Sequence[str] = (), known: Mapping[int, Step] | None = None) -> None:
         self.folder, self.sites, self.seq, self.checkpointed = folder, sites, 0, False
-        self._known: dict[int, Step] = {}
-        self._digest = ""
+        self._known = dict(known or {})
+        self._asked: dict[int, Step] = {}
 
     @staticmethod
     def open(folder: Path, sites: Sequence[str]) -> Journal:
-        """The journal of a run folder, with the steps that were written; a torn last line is left out."""
-        journal = Journal(folder, sites)
+        """The journal of a run folder, with the steps that were written; a torn last line is left out.
+
+        Raises:
+            StorageError: it cannot be read, or another line is not a step; names it.
+        """
         path = folder / "journal.jsonl"
         try:
             lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         except OSError as error:
             raise storage_error(error, path) from error
-        for line in lines:
-            step = msgspec.json.decode(line, type=Step)
-            journal._known[step.seq] = step  # its own constructor
-        if path.exists():  # a torn line would run into the next one
+        known: dict[int, Step] = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                step = msgspec.json.decode(line, type=Step)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise StorageError(f"a line is not a step: {error}", path=f"{path}:{number}") from error
+            known[step.seq] = step
+        if lines:  # a torn line would run into the next one
             write_atomic(path, [line + b"\n" for line in lines])
-        return journal
+        return Journal(folder, sites, known)
 
     def go_on(self, seq: int) -> None:
         """Continue after a checkpoint that was made when `seq` tasks had been asked for."""
         self.seq = seq
 
-    def ask(self, task: Task, slots: Sequence[int]) -> Replies | None:
-        """Number the next task. The recorded replies if it ended before a crash and the workflow is replayed, else None.
+    def ask(self, task: Task, slots: Sequence[int]) -> Recorded | None:
+        """Number the next task. What is on record if it ended before a crash and the workflow is replayed, else None.
 
         Raises:
             ReplayError: the workflow asked for something else at this step before; names the step.
@@ -69,38 +82,47 @@ class Journal:
         self.seq += 1
         if self.folder is None:
             return None
-        self._digest = _digest(task, slots)
+        step = Step(self.seq, task.name, task.round, _digest(task, slots))
         before = self._known.pop(self.seq, None)
-        if before is not None and before.digest != self._digest:
-            raise ReplayError(
-                f"the resumed workflow differs at step {self.seq}",
-                task=task.name,
-                round=task.round,
-                expected=f"task {before.task!r} of round {before.round} ({before.digest[:12]})",
-                got=f"task {task.name!r} of round {task.round} ({self._digest[:12]})",
-                hint="a workflow takes time, randomness and results from the federation alone; was the job changed?",
-            )
+        if before is not None and before.digest != step.digest:
+            raise _differs(self.seq, before, f"task {task.name!r} of round {task.round} ({step.digest[:12]})")
+        if before is not None and before.done and not self.checkpointed:
+            return Recorded(self._folder(self.seq), before, self.sites)
         if before is None:
-            self._write(Step(self.seq, task.name, task.round, self._digest))
-        elif before.done and not self.checkpointed:
-            return _Recorded(self._folder(self.seq), before, self.sites)
+            self._write(step)
+        if not self.checkpointed:
+            self._asked[self.seq] = step
         return None
 
-    def keep(self, slot: int, reply: Shareable) -> None:
-        """Record an admitted reply, unless the workflow checkpoints."""
-        if self.folder is not None and not self.checkpointed:
-            write_atomic(self._folder(self.seq) / f"{slot}.safetensors", codec.encode_parts(reply))
+    def keep(self, seq: int, slot: int, reply: Shareable, puts: Mapping[str, Tree]) -> None:
+        """Record an admitted reply and what its site put into its memory, unless the workflow checkpoints."""
+        if seq in self._asked:
+            if puts:
+                codec.save_tree(self._folder(seq) / "memory" / f"{slot}.safetensors", puts, {})
+            write_atomic(self._folder(seq) / f"{slot}.safetensors", codec.encode_parts(reply))
 
-    def done(self, task: Task, refused: Sequence[Reply], lost: Sequence[Reply]) -> None:
+    def done(self, seq: int, refused: Sequence[Reply], lost: Sequence[Reply], *, clock: float, traffic: Mapping[str, int]) -> None:
         """Record that the task has ended."""
-        if self.folder is not None and not self.checkpointed:
-            self._write(Step(self.seq, task.name, task.round, self._digest, True, _lines(refused), _lines(lost)))
+        step = self._asked.pop(seq, None)
+        if step is not None:
+            ended = {"done": True, "refused": _lines(refused), "lost": _lines(lost), "clock": clock, "traffic": dict(traffic)}
+            self._write(msgspec.structs.replace(step, **ended))
+
+    def end(self) -> None:
+        """Hold the workflow to the record once more: it has returned.
+
+        Raises:
+            ReplayError: before the crash it had asked for more; names the first step that is missing.
+        """
+        missing = min((seq for seq in self._known if seq > self.seq), default=None)
+        if missing is not None:
+            raise _differs(missing, self._known[missing], "the workflow's end")
 
     def _folder(self, seq: int) -> Path:
-        return (self.folder or Path()) / "journal" / str(seq)
+        return cast(Path, self.folder) / "journal" / str(seq)
 
     def _write(self, step: Step) -> None:
-        path = (self.folder or Path()) / "journal.jsonl"
+        path = cast(Path, self.folder) / "journal.jsonl"
         try:
             with path.open("ab") as file:
                 file.write(msgspec.json.encode(step) + b"\n")
@@ -108,23 +130,46 @@ class Journal:
             raise storage_error(error, path) from error
 
 
-class _Recorded:
+class Recorded:
     """The replies of a task that ended before a crash."""
 
     def __init__(self, folder: Path, step: Step, sites: Sequence[str]) -> None:
-        self._folder, self._sites = folder, sites
-        self.refused = [Reply(slot, site, Shareable(), Failure(code, text)) for slot, site, code, text in step.refused]
-        self.lost = [Reply(slot, site, Shareable(), Failure(code, text)) for slot, site, code, text in step.lost]
+        self._folder, self._sites, self.step = folder, sites, step
+        self.refused = [Reply(slot, site, Shareable(), failure) for slot, site, failure in step.refused]
+        self.lost = [Reply(slot, site, Shareable(), failure) for slot, site, failure in step.lost]
 
     def __iter__(self) -> Iterator[Reply]:
-        paths = sorted(self._folder.iterdir(), key=lambda path: int(path.stem)) if self._folder.is_dir() else []
-        for path in paths:
-            slot = int(path.stem)
-            yield Reply(slot, self._sites[slot], codec.decode(path.read_bytes()))
+        for slot, path in _by_slot(self._folder):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise storage_error(error, path) from error
+            yield Reply(slot, self._sites[slot], codec.decode(data))
+
+    def memories(self) -> Iterator[tuple[int, Tree]]:
+        """What each site had put into its memory."""
+        for slot, path in _by_slot(self._folder / "memory"):
+            yield slot, codec.load_tree(path, sealed=True)[0]
 
 
-def _lines(replies: Sequence[Reply]) -> list[tuple[int, str, str, str]]:
-    return [(r.slot, r.site, r.failure.code, r.failure.message) for r in replies if r.failure is not None]
+def _by_slot(folder: Path) -> list[tuple[int, Path]]:
+    """The whole files of a folder in slot order; a write that a crash cut off has left a file of another name."""
+    return sorted((int(path.stem), path) for path in folder.glob("*.safetensors"))
+
+
+def _differs(seq: int, before: Step, got: str) -> ReplayError:
+    return ReplayError(
+        f"the resumed workflow differs at step {seq}",
+        task=before.task,
+        round=before.round,
+        expected=f"task {before.task!r} of round {before.round} ({before.digest[:12]})",
+        got=got,
+        hint="a workflow takes time, randomness and results from the federation alone; was the job changed?",
+    )
+
+
+def _lines(replies: Sequence[Reply]) -> list[tuple[int, str, Failure]]:
+    return [(r.slot, r.site, r.failure) for r in replies if r.failure is not None]
 
 
 def _digest(task: Task, slots: Sequence[int]) -> str:

@@ -16,10 +16,11 @@ import selectors
 import signal
 import socket
 import struct
+import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cloudpickle
 from threadpoolctl import threadpool_limits
@@ -29,8 +30,8 @@ from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.sites import Answer, Call, Sites, failure_of
 
-_HEAD = struct.Struct("<QQI")  # bytes of the pickle, bytes of the arrays, number of arrays
-_INLINE = 64 * 1024  # arrays up to this many bytes travel in the pickle
+_HEAD = struct.Struct("<QI")  # bytes of the message; number of its parts in a memory file, 0 when it follows in the channel
+_INLINE = 64 * 1024  # messages up to this many bytes go through the channel, which holds two: no end waits for the other to read
 _ALIGN = 64
 _AHEAD = 2  # calls that a worker is given at a time: the one it runs and the next
 
@@ -118,7 +119,8 @@ class Pool:
                 raise RunError(
                     f"a worker process died (exit code {worker.process.exitcode})",
                     site=self._sites.names[slot] if slot >= 0 else None,
-                    hint="out of memory? the run can be resumed, with fewer --workers",
+                    task=self._task.name if self._task else None,
+                    hint=_why_dead(worker.process.exitcode),
                 ) from None
             self._done[worker.calls.popleft()] = answer
             self._give(worker)
@@ -139,17 +141,30 @@ class _Worker:
         self.task = 0
 
 
+def _why_dead(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "out of memory? a run with a folder can be resumed, with fewer workers"
+    return 'see above for what it printed; with start="spawn", a script calls simulate below `if __name__ == "__main__":`'
+
+
 def _start(sites: Sites, start: Start, others: Sequence[socket.socket]) -> _Worker:
     ours, theirs = socket.socketpair()
     process: BaseProcess
     if start == "fork":
         process = multiprocessing.get_context("fork").Process(target=_work, args=(sites, theirs, [ours, *others]), daemon=True)
     else:
-        job = cloudpickle.dumps(sites)
+        job = _pickled(sites)
         process = multiprocessing.get_context("spawn").Process(target=_work_on, args=(job, theirs), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours)
+
+
+def _pickled(sites: Sites) -> bytes:
+    try:
+        return cast(bytes, cloudpickle.dumps(sites))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the job cannot be sent to a new process: {error}", path="start", hint='use start="fork"') from error
 
 
 def _work_on(job: bytes, channel: socket.socket) -> None:
@@ -180,29 +195,40 @@ def _reply(channel: socket.socket, answer: Answer) -> None:
 
 
 def _send(channel: socket.socket, message: object) -> None:
-    """Send a message: arrays above a few KiB go through a memory file whose descriptor is passed along."""
+    """Send a message: a large one goes through a memory file whose descriptor is passed along."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    sizes = [view.nbytes for view in views]
-    if not views or sum(sizes) <= _INLINE or not hasattr(os, "memfd_create"):
+    parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
+    sizes = [part.nbytes for part in parts]
+    if sum(sizes) <= _INLINE:
         data = pickle.dumps(message, protocol=5)
-        channel.sendall(_HEAD.pack(len(data), 0, 0) + data)
+        channel.sendall(_HEAD.pack(len(data), 0))
+        channel.sendall(data)
         return
-    total = sum(_aligned(size) for size in sizes)
-    file = os.memfd_create("hansa")
+    lengths = struct.pack(f"<{len(sizes)}Q", *sizes)
+    total = _aligned(len(lengths)) + sum(map(_aligned, sizes))
+    file = _memory_file()
     try:
         os.ftruncate(file, total)
         with mmap.mmap(file, total) as memory:
-            offset = 0
-            for view, size in zip(views, sizes, strict=True):
-                memory[offset : offset + size] = view
+            memory[: len(lengths)] = lengths
+            offset = _aligned(len(lengths))
+            for part, size in zip(parts, sizes, strict=True):
+                memory[offset : offset + size] = part
                 offset += _aligned(size)
-        head = _HEAD.pack(len(data), total, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+        head = _HEAD.pack(total, len(sizes))
         socket.send_fds(channel, [head[:1]], [file])
-        channel.sendall(head[1:] + data)
+        channel.sendall(head[1:])
     finally:
         os.close(file)
+
+
+def _memory_file() -> int:
+    """A file without a name, in memory where the system has such files. Raises OSError when there is no room for one."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("hansa")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _recv(channel: socket.socket) -> Any:
@@ -210,19 +236,16 @@ def _recv(channel: socket.socket) -> Any:
     first, files, _, _ = socket.recv_fds(channel, 1, 1)
     if not first:
         raise EOFError
-    data_size, total, count = _HEAD.unpack(first + _exactly(channel, _HEAD.size - 1))
+    size, count = _HEAD.unpack(first + _exactly(channel, _HEAD.size - 1))
     if not count:
-        return pickle.loads(_exactly(channel, data_size))  # noqa: S301  between a parent and its own child
-    sizes = struct.unpack(f"<{count}Q", _exactly(channel, 8 * count))
-    data = _exactly(channel, data_size)
-    memory = mmap.mmap(files[0], total)
+        return pickle.loads(_exactly(channel, size))  # noqa: S301  between a parent and its own child
+    memory = memoryview(mmap.mmap(files[0], size))
     os.close(files[0])
-    whole = memoryview(memory)
-    buffers, offset = [], 0
-    for size in sizes:
-        buffers.append(whole[offset : offset + size])
-        offset += _aligned(size)
-    return pickle.loads(data, buffers=buffers)  # noqa: S301  between a parent and its own child
+    parts, offset = [], _aligned(8 * count)
+    for length in struct.unpack_from(f"<{count}Q", memory):
+        parts.append(memory[offset : offset + length])
+        offset += _aligned(length)
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301  between a parent and its own child
 
 
 def _exactly(channel: socket.socket, size: int) -> bytearray:

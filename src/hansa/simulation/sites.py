@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
-from hansa.errors import DataError, HansaError
+from hansa.errors import DataError, HansaError, SpecError
 
 
 class Call(NamedTuple):
@@ -44,7 +46,12 @@ class SlotMemory:
         return self.puts.get(name, self._kept.get(name))
 
     def put(self, name: str, tree: Tree) -> None:
-        """Keep a tree, if the reply is admitted."""
+        """Keep a tree, if the reply is admitted.
+
+        Raises:
+            SpecError: the name is no key of a tree, or something in the tree is no array.
+        """
+        require_tree({name: tree}, path="memory")
         self.puts[name] = tree
 
 
@@ -84,20 +91,42 @@ class Sites:
         try:
             reply = self.executor.execute(task.name, task.shareable, ctx, abort)
             return Answer(self.filtered(reply, ctx), puts=memory.puts)
-        except Exception as error:  # a simulated site may raise anything; it becomes a Failure in the run's record
+        except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             return Answer(Shareable(), failure_of(error))
 
     def filtered(self, reply: Shareable, ctx: FLContext) -> Shareable:
         """The reply after the job's filters at the site.
 
         Raises:
-            DataError: the executor returned something else than a Shareable.
+            DataError: the executor or a filter returned something else than a Shareable. SpecError: something in it cannot be sent.
         """
-        if not isinstance(reply, Shareable):
-            raise DataError("an executor returns a Shareable", got=type(reply).__name__, site=ctx.site)
-        for each in self.job.filters:
-            reply = each(reply, ctx)
+        for name, each in (("an executor", None), *(("a filter", each) for each in self.job.filters)):
+            reply = reply if each is None else each(reply, ctx)
+            if not isinstance(reply, Shareable):
+                raise DataError(f"{name} returns a Shareable", got=type(reply).__name__)
+        require_tree(reply.body)
+        for metric, value in reply.metrics.items():
+            if not isinstance(value, int | float | np.integer | np.floating):
+                raise SpecError("a metric is a number", path=f"metrics/{metric}", got=type(value).__name__)
         return reply
+
+
+def require_tree(tree: object, *, path: str = "") -> None:
+    """Return if it is a tree of arrays, as it must be to leave a site or to be stored.
+
+    Raises:
+        SpecError: it is not; names the first path.
+    """
+    if not isinstance(tree, Mapping):
+        numbers = isinstance(tree, np.ndarray | np.generic) and tree.dtype.kind not in "OSUMm"
+        if not (numbers and path):
+            got = tree.dtype if isinstance(tree, np.ndarray | np.generic) else type(tree).__name__
+            raise SpecError("not an array of numbers" if path else "not a tree", path=path or None, got=got)
+        return
+    for key, value in tree.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise SpecError("a key is a non-empty string without '/'", path=path or None, got=repr(key))
+        require_tree(value, path=f"{path}/{key}" if path else key)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, overload
@@ -86,7 +87,7 @@ class Computation:
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
         self.parameters = parameters
-        traced = fn(*(Value(parameter) for parameter in parameters))
+        traced = _in_order(fn, [p.name for p in parameters])(*(Value(parameter) for parameter in parameters))
         if traced is None:
             raise TraceError(f"{self.name} returned None", hint="a computation returns a value" + where())
         self.result: Node = as_node(traced)
@@ -149,7 +150,15 @@ def _local(fn: Callable[..., Any], types: tuple[object, ...], many: Callable[...
         return LocalFunction(fn, name, (("x", UNKNOWN),), UNKNOWN, many=many)
     wants = frozenset(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY) & _WANTED
     kind = _hints(fn).get("return", UNKNOWN)
-    return LocalFunction(fn, "function" if name == "<lambda>" else name, tuple(_parameters(fn, types)), kind, wants, many)
+    parameters = tuple(_parameters(fn, types))
+    ordered = _in_order(fn, [p for p, _ in parameters])
+    return LocalFunction(ordered, "function" if name == "<lambda>" else name, parameters, kind, wants, many)
+
+
+def _in_order(fn: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    """The function with its parameters in the order of a struct type that names them: the type's order wins, as in TFF."""
+    own = [name for name in inspect.signature(fn).parameters if name in names]
+    return fn if own == names else functools.wraps(fn)(lambda *args, **more: fn(**dict(zip(names, args, strict=True)), **more))
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Type]:

@@ -1,0 +1,1 @@
+"""A real federation: server, sites and what they say to each other."""

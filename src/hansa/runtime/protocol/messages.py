@@ -1,0 +1,206 @@
+"""The site protocol: one HTTPS port, JSON messages, content-addressed blobs. A version is agreed on in the handshake.
+
+    site -> server                              answer
+    POST /v1/enroll     Enrol                   Enrolled        bootstrap certificate only
+    POST /v1/token      (proof in the header)   Token           5 minutes, bound to the key (RFC 9449)
+    POST /v1/hello      Hello                   Welcome         versions, the site's slot-independent facts
+    GET  /v1/work?after=N&hold_s=25             Work            long poll: what is new for this site since event N
+    GET  /v1/blobs/{digest}  Range              bytes           resumable
+    HEAD /v1/blobs/{digest}                     Upload-Offset   how much of an upload the server has
+    PUT  /v1/blobs/{digest}  Upload-Offset      204             appended; verified when whole
+    POST /v1/results    Result                  Ack             committed before it is acknowledged; a repeat gets the same answer
+    POST /v1/beats      Beat                    204             heartbeat with progress; never committed
+    POST /v1/notes      Notes                   204             live metrics and log lines of a run
+
+Each change carries the idempotency key (run, seq, attempt, slot); `attempt` is a fencing token: a lower one is answered `stale`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+VERSIONS: Final = (1,)  # protocol versions served, newest first; one back is kept when there is one
+HOLD_S: Final = 25.0  # how long a poll is held; repeating it is no failure
+TOKEN_S: Final = 300.0
+BEAT_S: Final = 10.0
+LOST_AFTER_S: Final = 30.0  # three heartbeats
+CHUNK: Final = 1024 * 1024  # bytes of one ranged transfer: passes nginx's default body limit
+JSON_LIMIT: Final = 256 * 1024
+PROBLEM: Final = "application/problem+json"
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
+    """A message: fields that a newer version adds are passed over, fields that are missing are an error."""
+
+
+class Enrol(Message):
+    """A certificate signing request with the kit's one-time token."""
+
+    csr: str
+    token: str
+
+
+class Enrolled(Message):
+    """The site's certificate and the chain it belongs to, as PEM."""
+
+    certificate: str
+    chain: str
+
+
+class Token(Message):
+    """A token that is worth nothing without the site's key."""
+
+    token: str
+    expires_in: float
+    server_time: float
+
+
+class Hello(Message):
+    """What a site is and can do."""
+
+    versions: list[int]
+    software: str
+    data: dict[str, str] = {}  # label -> the type of the data, in the notation of computations; never the data
+    environments: list[str] = []
+    cores: int = 1
+    gpus: int = 0
+    memory_bytes: int = 0
+
+
+class Welcome(Message):
+    """The agreed version, the project, and the event from which to poll."""
+
+    version: int
+    project: str
+    site: str
+    after: int
+    epoch: int  # grows with every start of the server; an older one is refused by sites (a restored backup)
+    policy: str = ""  # the signed policy document, if newer than the site's
+
+
+class Assignment(Message):
+    """A task for one site. `body` is the digest of the encoded shareable; `bundle` that of the signed job."""
+
+    run: str
+    seq: int
+    attempt: int
+    slot: int
+    task: str
+    round: int
+    body: str
+    body_bytes: int
+    bundle: str
+    seed: int
+    population: int
+    job: str
+    data: str
+    deadline_s: float | None = None
+
+
+class Offer(Message):
+    """A run that a site is asked to take part in: it accepts or refuses before the first task."""
+
+    run: str
+    job: str
+    author: str
+    bundle: str
+    bundle_bytes: int
+    slot: int
+
+
+class Ended(Message):
+    """A run is over, or a task is no longer wanted (`seq` set)."""
+
+    run: str
+    reason: str
+    seq: int | None = None
+    models: dict[str, str] = {}  # "final", "best" -> digest, for sites that contributed and want them
+
+
+class Work(Message):
+    """What is new for a site. `after` is the number to poll with next."""
+
+    after: int
+    offers: list[Offer] = []
+    assignments: list[Assignment] = []
+    ended: list[Ended] = []
+
+
+class Result(Message):
+    """A site's answer to an assignment or to an offer (`seq` 0): a blob, or the failure that stands in its place."""
+
+    run: str
+    seq: int
+    attempt: int
+    slot: int
+    blob: str | None = None
+    blob_bytes: int = 0
+    code: str | None = None
+    message: str = ""
+    path: str | None = None
+    trace: str = ""
+    seconds: float = 0.0
+
+
+class Ack(Message):
+    """What became of a result. Only `accepted` counts it; every other word tells the site to forget it."""
+
+    outcome: Literal["accepted", "duplicate", "late", "stale", "foreign", "ended"]
+
+
+class Progress(Message):
+    """How far a task is: bytes moved and steps taken since it was assigned."""
+
+    run: str
+    seq: int
+    bytes: int = 0
+    steps: int = 0
+
+
+class Beat(Message):
+    """A heartbeat."""
+
+    busy: list[Progress] = []
+
+
+class Note(Message):
+    """One live line of a run: a metric or a log line."""
+
+    run: str
+    kind: Literal["metric", "log"]
+    text: str = ""
+    name: str = ""
+    value: float = 0.0
+    round: int = 0
+
+
+class Notes(Message):
+    """Lines in order."""
+
+    notes: list[Note]
+
+
+class Problem(Message):
+    """Why a request failed (RFC 9457). `code` is stable; `hint` says what to do."""
+
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    hint: str = ""
+
+
+def encode(message: Message) -> bytes:
+    """The message as JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode(data: bytes, kind: type[Any]) -> Any:  # the message of that kind
+    """The message in the bytes.
+
+    Raises:
+        msgspec.ValidationError: a field is missing or has another type; names its path.
+    """
+    return msgspec.json.decode(data, type=kind)

@@ -72,7 +72,7 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
                 else:
                     term = _term(line, start, stop, weight, scratch[: into.size])
                     np.add(into, term, out=into)
-    return replace(acc, weight=heavier, count=acc.count + 1)
+    return Accumulator(acc.spec, acc.sums, heavier, acc.count + 1)
 
 
 def merge(left: Accumulator, right: Accumulator) -> Accumulator:

@@ -32,15 +32,14 @@ def admit(reply: Shareable, expects: Sequence[Expect]) -> None:
         NotFiniteError: an entry is inf or NaN; names the leaf and the first such index.
     """
     parts = [(expect, _locate(reply.body, expect.path)) for expect in expects]
-    for expect, part in parts:
-        _check_spec(expect, part)
+    arrays = [_checked_arrays(expect, part) for expect, part in parts]
     for expect in expects:
         if expect.weight is not None:
             _check_weight(_locate(reply.body, expect.weight), path=expect.weight, cap=expect.weight_cap)
     # The sum of finite squares may overflow: see is_finite. Set once, since it costs as much as the sum of a small leaf.
     with np.errstate(all="ignore"):
-        for expect, part in parts:
-            for path, leaf in _arrays(part):
+        for expect, leaves_of in zip(expects, arrays, strict=True):
+            for path, leaf in leaves_of:
                 if not is_finite(leaf):
                     _refuse(leaf, path=_join(expect.path, path))
 
@@ -52,9 +51,11 @@ def is_finite(leaf: Array) -> bool:
     line = leaf.ravel(order="K")  # finiteness does not care for order; a transposed leaf needs no copy this way
     if line.dtype.kind == "c":
         line = line.view(line.real.dtype)
-    wide = line.dtype if line.dtype in (np.float32, np.float64, np.longdouble) else np.dtype(np.float32)
+    narrow = line.dtype.kind != "f" or line.dtype.itemsize < 4  # float16 and its kin: their squares soon overflow
     for start in range(0, line.size, BLOCK):
-        block = line[start : start + BLOCK].astype(wide, copy=False)
+        block = line[start : start + BLOCK]
+        if narrow:
+            block = block.astype(np.float32)
         # A finite sum of squares has finite terms, and a dot product runs at the speed of memory. The sum of finite squares may
         # overflow: only then are the entries looked at one by one.
         if not math.isfinite(np.dot(block, block)) and not np.isfinite(block).all():
@@ -72,19 +73,16 @@ def _locate(body: Tree, path: str) -> Any:
     """What stands at the path; "" is the whole body."""
     node: Any = body
     for key in path.split("/") if path else ():
-        if not isinstance(node, Mapping) or key not in node:
+        if (type(node) is not dict and not isinstance(node, Mapping)) or key not in node:
             raise SpecError("a part of the reply is missing", path=path, hint="the site ran another version of this task")
         node = node[key]
     return node
 
 
-def _arrays(part: Any) -> list[tuple[str, Array]]:
-    return list(leaves(part)) if isinstance(part, Mapping) else [("", part)]
-
-
-def _check_spec(expect: Expect, part: Any) -> None:
+def _checked_arrays(expect: Expect, part: Any) -> list[tuple[str, Array]]:
+    """The arrays of a part, each with its path below it, when all are what was expected, and numbers."""
     # A scalar or a single array stands at its path without a tree around it: its spec has the one path "".
-    single = not isinstance(part, Mapping)
+    single = type(part) is not dict and not isinstance(part, Mapping)
     if expect.spec is not None:
         if single and [path for path, _ in expect.spec.items] == [""]:
             want = expect.spec.items[0][1]
@@ -94,12 +92,14 @@ def _check_spec(expect: Expect, part: Any) -> None:
                 raise SpecError("an array does not fit", path=expect.path or None, expected=want, got=got)
         else:
             expect.spec.check(part, path=expect.path)
-    for path, leaf in _arrays(part):
+    arrays = [("", part)] if single else list(leaves(part))
+    for path, leaf in arrays:
         if not isinstance(leaf, np.ndarray | np.generic):
             raise SpecError("not an array", path=_join(expect.path, path), expected="an array", got=type(leaf).__name__)
         if leaf.dtype.kind not in "biufc" and not np.can_cast(leaf.dtype, np.float64):  # ml_dtypes are of kind V
             got = Leaf(leaf.dtype, leaf.shape)
             raise SpecError("not an array of numbers", path=_join(expect.path, path), expected="numbers", got=got)
+    return arrays
 
 
 def _check_weight(value: Any, *, path: str, cap: float) -> None:

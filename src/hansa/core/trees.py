@@ -30,7 +30,8 @@ def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
     ['head/weight', 'bias']
     """
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        # The usual type first: to ask an abstract class costs as much as the arithmetic of a small leaf.
+        if type(value) is not np.ndarray and isinstance(value, Mapping):
             for path, leaf in leaves(value):
                 yield f"{key}/{path}", leaf
         else:
@@ -77,12 +78,13 @@ def map(fn: Callable[..., Array], tree: Tree, *others: Tree) -> dict[str, Any]: 
             rest = [other[key] for other in others]
         except (KeyError, TypeError, IndexError):
             raise SpecError("trees with different keys cannot be combined", path=key) from None
-        if isinstance(value, Mapping):
+        if type(value) is not np.ndarray and isinstance(value, Mapping):
             out[key] = map(fn, value, *cast("list[Tree]", rest))
         else:
             out[key] = fn(value, *rest)
     for other in others:
-        if extra := other.keys() - tree.keys():
+        if len(other) > len(tree):  # each has all keys of the first
+            extra = other.keys() - tree.keys()
             raise SpecError("trees with different keys cannot be combined", path=sorted(extra)[0])
     return out
 
@@ -204,7 +206,7 @@ class Spec:
             SpecError: a leaf is missing, extra, or of another dtype or shape; names the first in sorted order.
         """
         prefix = f"{path}/" if path else ""
-        if not isinstance(tree, Mapping):
+        if type(tree) is not dict and not isinstance(tree, Mapping):
             raise SpecError("not a tree", path=path or None, expected=self, got=type(tree).__name__)
         found = flatten(tree)
         for name, want in self.items:

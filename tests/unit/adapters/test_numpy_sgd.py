@@ -38,7 +38,7 @@ def test_a_group_holds_batches_within_a_factor_of_two_and_the_longest_training_f
     net = Net.of(model, prefixes=("",), head="softmax")
     sizes = (40, 3, 16, 33, 9, 64, 4)
     settings = Settings(batch=16, epochs=1)
-    clients = [sgd.Client.of(net, model, blobs(n, seed=n), settings, generator(n), FLOAT32) for n in sizes]
+    clients = [sgd.Client.of(net, model, blobs(n, seed=n), settings, generator(n), dtype=FLOAT32) for n in sizes]
     found = [[sizes[i] for i in group] for group in sgd.groups(net, clients, FLOAT32)]
     assert found == [[64, 40, 33, 16, 9], [3, 4]]
 

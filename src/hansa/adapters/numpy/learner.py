@@ -210,7 +210,7 @@ class NumpyLearner:
         """
         net, dtype = self._net(model)
         settings = self._settings(net, config)
-        client = sgd.Client.of(net, model, data, settings, rng, dtype)
+        client = sgd.Client.of(net, model, data, settings, rng, dtype=dtype)
         return sgd.train(net, [client], dtype=dtype, abort=abort)[0]
 
     def fit_many(
@@ -240,7 +240,8 @@ class NumpyLearner:
                     net.check(model)
                 if id(config) not in settings:
                     settings[id(config)] = self._settings(net, config)
-                clients.append(sgd.Client.of(net, model, data, settings[id(config)], rng, dtype))
+                place = f"client {i} x"
+                clients.append(sgd.Client.of(net, model, data, settings[id(config)], rng, dtype=dtype, place=place))
             except HansaError as error:
                 error.path = f"client {i}" + (f" {error.path}" if error.path else "")
                 raise
@@ -281,8 +282,9 @@ class NumpyLearner:
         logits = np.empty((1, net.widths[-1], len(x)), dtype)
         with np.errstate(all="ignore"):
             for first in range(0, len(x), _CHUNK_ROWS):
-                chunk = slice(first, first + _CHUNK_ROWS)
-                logits[:, :, chunk] = net.logits(layers, rows.matrix(x[chunk], features=net.widths[0], dtype=dtype)[None])[0]
+                chunk = rows.matrix(x[first : first + _CHUNK_ROWS], features=net.widths[0], dtype=dtype)
+                rows.require_finite(chunk)
+                logits[:, :, first : first + _CHUNK_ROWS] = net.logits(layers, chunk[None])[0]
         return net, logits
 
     def _scores(self, net: Net, logits: Array) -> Array:

@@ -110,9 +110,9 @@ class Net:
 
     def unflatten(self, row: Array, like: Tree) -> dict[str, Any]:
         """The tree of one row, in the dtypes of `like`; a bias may be a view of the row."""
-        dtypes = {path: leaf.dtype for path, leaf in trees.leaves(like)}
+        leaves = trees.flatten(like)
         return {
-            path: np.ascontiguousarray(row[first:last].reshape(self.shapes[path][::-1]).T, dtype=dtypes[path])
+            path: np.ascontiguousarray(row[first:last].reshape(self.shapes[path][::-1]).T, dtype=leaves[path].dtype)
             for path, (first, last) in self.ranges.items()
         }
 

@@ -16,26 +16,33 @@ def matrix(x: Array, *, features: int, dtype: np.dtype[Any]) -> Array:
     """Rows (n, ...) as (n, features) of `dtype`; a view where nothing has to change.
 
     Raises:
-        DataError: another number of features; an entry is NaN or infinite: names the first such column.
+        DataError: another number of features.
     """
     x = np.asarray(x)
     flat = x.reshape(len(x), math.prod(x.shape[1:]))
     if flat.shape[1] != features:
         raise DataError("rows do not fit the model", path="x", expected=f"{features} features", got=flat.shape[1])
-    flat = flat.astype(dtype, copy=False)
+    return flat.astype(dtype, copy=False)
+
+
+def require_finite(x: Array, *, path: str = "x") -> None:
+    """Return if every entry of rows (n, features) is finite.
+
+    Raises:
+        DataError: one is NaN or infinite: names the first such column.
+    """
     # One NaN or infinity anywhere makes the sum one too: a pass over the rows, without an array of booleans.
     with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(flat.sum())
-    if suspicious and not (finite := np.isfinite(flat).all(axis=0)).all():
+        suspicious = not np.isfinite(x.sum())
+    if suspicious and not (finite := np.isfinite(x).all(axis=0)).all():
         column = int(np.argmin(finite))
         raise DataError(
             "an entry is NaN or infinite",
-            path=f"x column {column}",
+            path=f"{path} column {column}",
             expected="finite numbers",
-            got=f"{int((~np.isfinite(flat[:, column])).sum())} of {len(flat)} rows",
+            got=f"{int((~np.isfinite(x[:, column])).sum())} of {len(x)} rows",
             hint="impute missing values with the statistics round, hansa.learning.standardise",
         )
-    return flat
 
 
 def labels(y: Array, *, rows: int, classes: int) -> Array:
@@ -54,6 +61,8 @@ def labels(y: Array, *, rows: int, classes: int) -> Array:
         wrong = (whole < 0) | (whole >= classes) | (whole != y)
     else:
         whole = y.astype(np.int64, copy=False)
+        if not len(whole) or whole.view(np.uint64).max() < classes:  # as unsigned, a negative label is a huge one
+            return whole
         wrong = (whole < 0) | (whole >= classes)
     if wrong.any():
         row = int(np.argmax(wrong))

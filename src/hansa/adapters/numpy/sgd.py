@@ -17,6 +17,7 @@ from hansa.adapters.numpy import rows
 from hansa.adapters.numpy.nets import Net
 from hansa.adapters.numpy.optimizers import Optimizer
 from hansa.adapters.numpy.settings import Settings
+from hansa.core.gate import is_finite
 from hansa.core.protocols import Dataset, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
@@ -27,7 +28,10 @@ _WINDOW_BYTES = 1 << 19  # rows gathered ahead, for several steps in one copy
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One local training: `order` (steps, batch) are the rows of each step, `share` what each counts for in its mean."""
+    """One local training: `order` (steps, batch) are the rows of each step, `share` what each counts for in its mean.
+
+    `place` is where its rows stand, for errors.
+    """
 
     model: Tree
     settings: Settings
@@ -35,14 +39,25 @@ class Client:
     labels: Array
     order: Array
     share: Array
+    place: str = "x"
 
     @staticmethod
-    def of(net: Net, model: Tree, data: Dataset, settings: Settings, rng: np.random.Generator, dtype: np.dtype[Any]) -> Client:
-        """The rows of a site's training part, checked, in the order in which `rng` draws them."""
+    def of(
+        net: Net,
+        model: Tree,
+        data: Dataset,
+        settings: Settings,
+        rng: np.random.Generator,
+        *,
+        dtype: np.dtype[Any],
+        place: str = "x",
+    ) -> Client:
+        """The rows of a site's training part in the order in which `rng` draws them. That x is finite is seen by training on it."""
         part = rows.training(data)
         x = rows.matrix(part.x, features=net.widths[0], dtype=dtype)
         y = rows.labels(part.y, rows=len(x), classes=max(net.widths[-1], 2))
-        return Client(model, settings, x, y, *schedule(len(x), settings, rng, dtype))
+        order, share = schedule(len(x), settings, rng, dtype)
+        return Client(model, settings, x, y, order, share, place)
 
 
 def schedule(n: int, settings: Settings, rng: np.random.Generator, dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -58,7 +73,8 @@ def schedule(n: int, settings: Settings, rng: np.random.Generator, dtype: np.dty
     order = np.zeros((epochs, per_epoch * batch), np.int64)
     for epoch in order:
         epoch[:n] = rng.permutation(n) if settings.batch else np.arange(n)
-    return order.reshape(-1, batch)[:steps], _shares(n, batch, dtype)[np.arange(steps) % per_epoch]
+    share = _shares(n, batch, dtype)
+    return order.reshape(-1, batch)[:steps], share if steps == per_epoch else share[np.arange(steps) % per_epoch]
 
 
 @lru_cache(maxsize=256)
@@ -76,12 +92,19 @@ def train(net: Net, clients: Sequence[Client], *, dtype: np.dtype[Any], abort: S
     """What each client's training gives back, in the order of the clients.
 
     Infinities that come of a step size too large are let through: the gate names them.
+
+    Raises:
+        DataError: a row that was trained on holds NaN or infinity; names the client's place and the column.
     """
     updates: dict[int, Update] = {}
     with np.errstate(all="ignore"):
         for members in groups(net, clients, dtype):
             group = [clients[i] for i in members]
             deltas, losses = _train_group(net, group, dtype, abort)
+            # NaN or infinity in a row reaches the gradient of the first layer, so only such an update needs a look at the rows.
+            if not (is_finite(deltas) and is_finite(losses)):
+                for i in sorted(members):
+                    rows.require_finite(clients[i].x, path=clients[i].place)
             for i, client, delta, loss in zip(members, group, deltas, losses, strict=True):
                 tree = net.unflatten(delta, client.model)
                 updates[i] = Update(tree, len(client.x), len(client.order), float(client.settings.lr), float(loss))
@@ -147,7 +170,7 @@ def _batches(net: Net, group: Sequence[Client], dtype: np.dtype[Any]) -> Iterato
         for i, client in enumerate(group):
             if steps[i] > first:
                 # "clip" writes into `out` without a second buffer; the indices are in range by construction.
-                np.take(client.x, order[i, first:last], axis=0, out=buffer[i, : last - first], mode="clip")
+                client.x.take(order[i, first:last], axis=0, out=buffer[i, : last - first], mode="clip")
         for step in range(first, last):
             active = sum(count > step for count in steps) if steps[-1] <= step else len(group)
             yield step, buffer[:active, step - first], labels[:active, step], share[:active, step]

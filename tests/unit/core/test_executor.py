@@ -1,0 +1,98 @@
+"""Executors: a task's name leads to functions; what they read leaves, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from hansa.core.computation import federated_computation, local_computation
+from hansa.core.executor import FunctionExecutor
+from hansa.core.intrinsics import federated_broadcast, federated_map, federated_sum
+from hansa.core.task import FLContext, Shareable, Signal
+from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, Server
+from hansa.errors import ConfigError, RunError
+
+
+class Found(NamedTuple):
+    total: float
+    secret: float
+    metrics: dict[str, float]
+
+
+def add(by: float, x: float) -> Found:
+    return Found(by + x, 42.0, {"rows": 1})
+
+
+@federated_computation
+def shifted(by: Server[float], x: Clients[float]) -> Server[float]:
+    return federated_sum(federated_map(add, (federated_broadcast(by), x)).total)
+
+
+def context(value: float, slot: int = 0) -> FLContext:
+    return FLContext(site=f"s{slot}", slot=slot, load=lambda label: {"x": value}[label])
+
+
+def test_a_reply_holds_what_the_stage_reads_and_the_functions_metrics() -> None:
+    executor = FunctionExecutor([shifted])
+    assert executor.tasks == ["add"]
+    reply = executor.execute("add", Shareable({"by": np.asarray(10.0)}), context(5.0), Signal())
+    assert {name: float(np.asarray(leaf)) for name, leaf in reply.body.items()} == {"total": 15.0}
+    assert reply.metrics == {"rows": 1.0}
+
+
+def test_an_unknown_task_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(RunError, match=r"task 'sub'.*\['add'\]"):
+        FunctionExecutor([shifted]).execute("sub", Shareable(), context(1.0), Signal())
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    @federated_computation
+    def other(by: Server[float], x: Clients[float]) -> Server[float]:
+        return federated_sum(federated_map(add, (federated_broadcast(by), x)).secret)
+
+    with pytest.raises(ConfigError, match="two stages of a job have one task name"):
+        FunctionExecutor([shifted, other])
+
+
+def test_functions_get_the_context_and_the_signal_they_ask_for() -> None:
+    def where(x: float, *, ctx: FLContext, abort: Signal) -> float:
+        abort.check()
+        return x + ctx.slot
+
+    @federated_computation
+    def places(x: Clients[float]) -> Server[float]:
+        return federated_sum(federated_map(where, x))
+
+    executor = FunctionExecutor([places])
+    assert float(np.asarray(executor.execute("where", Shareable(), context(1.0, 3), Signal()).body["where"])) == 4.0
+    stopped = Signal()
+    stopped.trigger("enough")
+    with pytest.raises(RunError, match="enough"):
+        executor.execute("where", Shareable(), context(1.0), stopped)
+
+
+def batched() -> FunctionExecutor:
+    def many(rows: Sequence[tuple[float, float]], contexts: Sequence[FLContext], abort: Signal) -> list[float]:
+        return [by * x for by, x in rows]
+
+    @local_computation(np.float32, np.float32, many=many)
+    def times(by: Any, x: Any) -> np.float32:
+        raise AssertionError("the batched form is used")
+
+    @federated_computation(FederatedType(np.float32, SERVER), FederatedType(np.float32, CLIENTS))
+    def scaled(by: Any, x: Any) -> Any:
+        return federated_sum(federated_map(times, {"x": x, "by": federated_broadcast(by)}))
+
+    return FunctionExecutor([scaled])
+
+
+def test_many_clients_are_computed_in_one_call_where_there_is_a_batched_form() -> None:
+    contexts = [context(1.0, 0), context(2.0, 1)]
+    replies = batched().execute_many("times", Shareable({"by": np.asarray(3.0, np.float32)}), contexts, Signal())
+    assert [float(np.asarray(reply.body["times"])) for reply in replies] == [3.0, 6.0]
+
+
+def test_without_a_batched_form_nothing_is_looped_in_silence() -> None:
+    with pytest.raises(ConfigError, match=r"add has no batched form.*engine loop"):
+        FunctionExecutor([shifted]).execute_many("add", Shareable({"by": np.asarray(1.0)}), [context(1.0)], Signal())

@@ -1,0 +1,122 @@
+"""Jobs: names, references, the text and hash of what will run, and who serves a task."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hansa.core.computation import federated_computation
+from hansa.core.executor import Executor
+from hansa.core.intrinsics import federated_map, federated_sum
+from hansa.core.job import Job, load_reference
+from hansa.core.protocols import Federation
+from hansa.core.task import FLContext, Shareable, Signal
+from hansa.core.types import Clients, Server
+from hansa.errors import ConfigError, JobReferenceError
+
+
+def rows_of(x: float) -> float:
+    return 1.0
+
+
+@federated_computation
+def total(x: Clients[float]) -> Server[float]:
+    return federated_sum(federated_map(rows_of, x))
+
+
+class Counting:
+    """A workflow of one computation."""
+
+    computations = (total,)
+    about = "counts rows"
+
+    def __call__(self, federation: Federation) -> int:
+        return len(federation.sites)
+
+
+class Echo(Executor):
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        return Shareable(metrics={"echo": 1.0})
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 64, "ä"])
+def test_a_name_that_could_not_be_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="not a job name"):
+        Job(name, Counting())
+
+
+def test_a_workflow_has_to_be_callable() -> None:
+    with pytest.raises(ConfigError, match="called with a federation; at path workflow"):
+        Job("a", 3)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_the_description_says_what_runs_and_which_filters_stand_at_a_site() -> None:
+    text = Job("a", Counting(), data="heart", filters=[Named()]).describe().splitlines()
+    assert text[0] == "job a on 'heart': counts rows"
+    assert "stage 1: task 'rows_of'" in text
+    assert text[-1] == "filter at each site: Named"
+
+
+class Named:
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:
+        return shareable
+
+    def __repr__(self) -> str:
+        return "Named"
+
+
+class Unnamed:
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:
+        return shareable
+
+
+def test_the_hash_is_of_what_runs_and_not_of_where_it_lies_in_memory() -> None:
+    first, second = (Job("a", Counting(), filters=[Unnamed()]) for _ in range(2))
+    assert first.hash == second.hash
+    assert first.hash != Job("b", Counting()).hash
+
+
+def test_tasks_of_computations_go_to_their_functions_and_all_others_to_the_jobs_executor() -> None:
+    served = Job("a", Counting(), executor=Echo()).serve()
+    ctx = FLContext(load=lambda _: 2.0)
+    assert list(served.execute("rows_of", Shareable(), ctx, Signal()).body) == ["rows_of"]
+    assert served.execute("anything", Shareable(), ctx, Signal()).metrics == {"echo": 1.0}
+
+
+def test_a_reference_leads_to_a_file_and_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_job.py").write_text("value = 5\n", encoding="utf-8")
+    (tmp_path / "prog.py").write_text("from neighbour_of_job import value\n", encoding="utf-8")
+    before = list(sys.path)
+    assert load_reference("prog.py:value", base=tmp_path) == 5
+    assert sys.path == before
+
+
+def test_a_reference_leads_to_a_module() -> None:
+    assert load_reference("hansa.core.job:Job") is Job
+
+
+WRONG: list[tuple[str, str]] = [
+    ("prog", "not a reference"),
+    (":x", "not a reference"),
+    ("missing.py:x", "no such file"),
+    ("no_such_module_here:x", "no module 'no_such_module_here'"),
+    ("hansa.core.job:Jop", "did you mean 'Job'"),
+    ("broken.py:x", "importing it failed"),
+]
+
+
+@pytest.mark.parametrize(("reference", "message"), WRONG)
+def test_a_reference_that_leads_nowhere_says_where_it_ends(tmp_path: Path, reference: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text("import no_such_library_here\n", encoding="utf-8")
+    with pytest.raises(JobReferenceError, match=message):
+        load_reference(reference, base=tmp_path)
+
+
+def test_a_workflow_without_computations_serves_its_own_tasks() -> None:
+    def workflow(federation: Federation) -> Any:
+        return None
+
+    job = Job("a", workflow, executor=Echo())
+    assert job.plans == []
+    assert job.describe() == "job a on 'data': function"

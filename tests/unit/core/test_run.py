@@ -1,0 +1,146 @@
+"""One round over a federation: stages, the gate's expectations, who took part, and later stages."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from hansa.aggregation.mean import Mean
+from hansa.core.computation import federated_computation
+from hansa.core.executor import FunctionExecutor
+from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map, federated_mean, federated_sum
+from hansa.core.protocols import Replies
+from hansa.core.round import Policy
+from hansa.core.run import run
+from hansa.core.task import Failure, FLContext, Reply, Shareable, Signal, Task
+from hansa.core.trees import Spec, Tree
+from hansa.core.types import Clients, Server
+from hansa.errors import TraceError
+
+
+class Step(NamedTuple):
+    delta: Tree
+    weight: int
+    metrics: dict[str, float]
+
+
+def step_of(model: Tree, x: float) -> Step:
+    return Step({"w": np.full(2, x)}, 2, {"loss": x})
+
+
+@federated_computation
+def one_round(model: Server[Tree], x: Clients[float]) -> Server[Tree]:
+    step = federated_map(step_of, (federated_broadcast(model), x))
+    return federated_aggregate(step.delta, Mean(), weight=step.weight, like=model, weight_cap=5.0)
+
+
+class Sites:
+    """Sites with one number each; those in `drops` never answer. Every task that was asked is written down."""
+
+    seed = 3
+
+    def __init__(self, values: list[float], computation: Any, drops: tuple[int, ...] = ()) -> None:
+        self.values, self.drops = values, drops
+        self.sites = [f"s{k}" for k in range(len(values))]
+        self.executor = FunctionExecutor([computation])
+        self.asked: list[tuple[Task, tuple[int, ...], Policy]] = []
+
+    def task(self, task: Task, slots: Any, policy: Policy) -> Replies:
+        self.asked.append((task, tuple(slots), policy))
+        return Answers(self, task, slots)
+
+    def checkpoint(self, round: int, state: Tree, notes: Any) -> None: ...  # noqa: A002
+    def restore(self) -> None: ...
+    def report(self, record: Any) -> None: ...
+
+
+class Answers:
+    refused: tuple[Reply, ...] = ()
+
+    def __init__(self, sites: Sites, task: Task, slots: Any) -> None:
+        gone = [Reply(k, sites.sites[k], Shareable(), Failure("lost", "gone")) for k in slots if k in sites.drops]
+        self.sites, self.asked, self.slots, self.lost = sites, task, slots, tuple(gone)
+
+    def __iter__(self) -> Any:
+        for slot in self.slots:
+            if slot not in self.sites.drops:
+                ctx = FLContext(site=self.sites.sites[slot], slot=slot, load=lambda _, slot=slot: self.sites.values[slot])  # type: ignore[misc]
+                yield Reply(slot, ctx.site, self.sites.executor.execute(self.asked.name, self.asked.shareable, ctx, Signal()))
+
+
+MODEL: Tree = {"w": np.zeros(2)}
+
+
+def test_a_round_gives_the_result_and_who_took_part() -> None:
+    sites = Sites([1.0, 3.0, 8.0], one_round, drops=(2,))
+    done = run(one_round, sites, MODEL, round=4)
+    assert np.asarray(done.result["w"]).tolist() == [2.0, 2.0]
+    assert done.admitted == (0, 1)
+    assert done.metrics == {"s0": {"loss": 1.0}, "s1": {"loss": 3.0}}
+    assert [reply.site for reply in done.lost] == ["s2"]
+
+
+def test_a_task_carries_the_broadcast_the_round_and_what_is_expected_back() -> None:
+    sites = Sites([1.0], one_round)
+    run(one_round, sites, MODEL, round=4, policy=Policy(quorum=1, deadline_s=9.0))
+    ((task, slots, policy),) = sites.asked
+    assert (task.name, task.round, slots, policy.deadline_s) == ("step_of", 4, (0,), 9.0)
+    assert list(task.shareable.body) == ["model"]
+    (expect,) = task.expect
+    assert (expect.path, expect.spec, expect.weight, expect.weight_cap) == ("delta", Spec.of(MODEL), "weight", 5.0)
+
+
+def test_only_the_chosen_slots_are_asked() -> None:
+    sites = Sites([1.0, 3.0, 8.0], one_round)
+    assert run(one_round, sites, MODEL, slots=[1, 2]).admitted == (1, 2)
+
+
+def spread(mean: float, x: float) -> float:
+    return (x - mean) ** 2
+
+
+def kept(x: float) -> float:
+    return x
+
+
+@federated_computation
+def variance(x: Clients[float]) -> Server[float]:
+    mean = federated_mean(federated_map(kept, x))
+    return federated_mean(federated_map(spread, (federated_broadcast(mean), x)))
+
+
+def test_a_later_stage_asks_those_that_the_stage_before_admitted() -> None:
+    sites = Sites([1.0, 3.0, 8.0], variance, drops=(2,))
+    assert run(variance, sites).result == 1.0
+    assert [(task.name, slots) for task, slots, _ in sites.asked] == [("kept", (0, 1, 2)), ("spread", (0, 1))]
+
+
+def test_the_servers_functions_know_the_population() -> None:
+    def share(total: int, *, ctx: FLContext) -> float:
+        return total / ctx.population
+
+    def one(x: float) -> int:
+        return 1
+
+    @federated_computation
+    def part(x: Clients[float]) -> Server[float]:
+        return federated_map(share, federated_sum(federated_map(one, x)))
+
+    assert run(part, Sites([1.0, 2.0, 3.0, 4.0], part), slots=[0, 2]).result == 0.5
+
+
+def test_a_wrong_number_of_server_values_is_refused() -> None:
+    with pytest.raises(TraceError, match="takes 1 server values"):
+        run(one_round, Sites([1.0], one_round))
+
+
+def test_what_a_clients_function_raises_passes_through_a_direct_call() -> None:
+    def broken(x: float) -> float:
+        raise ZeroDivisionError("mine")
+
+    @federated_computation
+    def fails(x: Clients[float]) -> Server[float]:
+        return federated_sum(federated_map(broken, x))
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        fails([1.0])

@@ -19,6 +19,7 @@ HansaError                        1
 ├── StorageError                  5   the disk is full, or a file cannot be read or written
 │   └── CheckpointError               a checkpoint is corrupt or half-written
 ├── RefusedError                  3   a policy or a right says no
+│   └── IdentityError                 who asks cannot be believed; `code` tells which of its faults it is
 ├── UnreachableError              4   a server or site cannot be reached
 └── Interrupted                 130   Ctrl-C; the run can be resumed
 """
@@ -35,7 +36,7 @@ class HansaError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "failed"
+    code: str = "failed"  # the class's; an error with several faults sets its own
 
     def __init__(
         self,
@@ -168,6 +169,16 @@ class CheckpointError(StorageError):
 class RefusedError(HansaError):
     exit_code = 3
     code = "refused"
+
+
+class IdentityError(RefusedError):
+    """A key, certificate, token or proof is not good enough: `code` says why (expired, wrong_ca, revoked, ...)."""
+
+    code = "identity"
+
+    def __init__(self, code: str, message: str, **where: object) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]  # the coordinates of HansaError, passed through
+        self.code = code
 
 
 class UnreachableError(HansaError):

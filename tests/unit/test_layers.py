@@ -19,7 +19,19 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "record": {"core"},
     "config": {"core"},
     "simulation": {"core", "data", "record"},
-    "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation"},
+    "runtime": {"core", "record"},
+    "provision": {"core", "runtime"},
+    "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation", "runtime"},
+}
+LEAVES = {"jobs", "store", "authz", "audit"}
+OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a package outside, may import of it
+    **dict.fromkeys(LEAVES, set()),
+    "config": {"authz"},
+    "protocol": {"authz"},
+    "transport": {"protocol"},
+    "server": {"protocol", "transport", "config"} | LEAVES,
+    "client": {"protocol", "transport", "config"} | LEAVES,
+    "provision": {"config", "authz"},
 }
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
@@ -54,8 +66,10 @@ def violations(module: str, source: str) -> list[str]:
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own, "errors"} | MAY_IMPORT[own]
         other_adapter = own == second == "adapters" and third != adapter
+        part = f"{module}..".split(".")[2] if own == "runtime" else own
+        hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})
-        if not (ours or foreign) or other_adapter:
+        if not (ours or foreign) or other_adapter or hidden:
             bad.append(name)
     return bad
 
@@ -82,6 +96,10 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("hansa.data.commands", "import typer, rich", ["rich"]),
         ("hansa.data.commands", "from hansa.core import trees", ["hansa"]),
         ("hansa", "import numpy", ["numpy"]),
+        ("hansa.runtime.server.app", "from hansa.runtime.client import loop", ["hansa.runtime.client.loop"]),
+        ("hansa.runtime.authz.policy", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
+        ("hansa.provision.kits", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
+        ("hansa.runtime.config", "from hansa.provision import kits", ["hansa.provision.kits"]),
     ],
 )
 def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:
@@ -97,6 +115,8 @@ def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import rich\ndef f():\n    import matplotlib",
         ),
         ("hansa.data.commands", "import typer\ndef f():\n    from hansa.learning import fedavg"),
+        ("hansa.provision.kits", "from hansa.runtime.config import Kit\nfrom hansa.runtime.authz import policy"),
+        ("hansa.runtime.client.loop", "from hansa.runtime.protocol import messages\nfrom hansa.runtime.store import blobs"),
     ],
 )
 def test_the_checker_lets_a_right_import_pass(module: str, source: str) -> None:

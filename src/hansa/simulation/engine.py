@@ -301,6 +301,7 @@ class _Recorder:
         return checkpoint.round, checkpoint.tree, checkpoint.meta
 
     def _report(self, record: dict[str, Any]) -> None:
+        record = {"round": self.records[-1]["round"] + 1 if self.records else 1, **record}  # a workflow of one's own may not count
         if self.raised:
             record, self.raised = {**record, "raised": list(self.raised.values())}, {}
         self.records.append(record)

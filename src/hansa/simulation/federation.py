@@ -6,8 +6,9 @@ import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from hansa.core import gate, trees
@@ -97,7 +98,7 @@ class SimulatedFederation:
             memory = {str(slot): dict(kept) for slot, kept in sorted(self.memory.items()) if kept}
             tree = {**state, _MEMORY: memory} if memory else state
             own = {"seq": self.journal.seq, "clock": self.clock.now(), **self.traffic}
-            self.on_checkpoint(round, tree, {**notes, _NOTES: own})
+            self.on_checkpoint(round, tree, {**_plain(notes), _NOTES: own})
 
     def restore(self) -> Saved | None:
         """The checkpoint to go on from; asking for it says that the workflow checkpoints, so replies need not be recorded."""
@@ -115,9 +116,13 @@ class SimulatedFederation:
         return number, state, {name: note for name, note in notes.items() if name != _NOTES}
 
     def report(self, record: Mapping[str, Any]) -> None:
-        """Record a finished round, with its traffic and the seconds it took."""
+        """Record a finished round, with its traffic and the seconds it took.
+
+        Raises:
+            ConfigError: the record holds something else than numbers, text, lists and mappings.
+        """
         now = time.perf_counter()
-        self.on_report({**record, **self.traffic, "seconds": round(now - self._since, 6)})
+        self.on_report({**_plain(record), **self.traffic, "seconds": round(now - self._since, 6)})
         self._since, self.traffic = now, {"bytes_up": 0, "bytes_down": 0}
 
     def _recalled(self, recorded: Recorded) -> Replies:
@@ -127,6 +132,17 @@ class SimulatedFederation:
         self.clock.advance_to(recorded.step.clock)
         self.traffic = {name: total + recorded.step.traffic.get(name, 0) for name, total in self.traffic.items()}
         return recorded
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that JSON can hold."""
+    return cast(dict[str, Any], msgspec.to_builtins(record, enc_hook=_number))
+
+
+def _number(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "biuf":
+        return value.item()
+    raise ConfigError("not for a record", got=type(value).__name__, expected="numbers, text, lists and mappings")
 
 
 def read_only(tree: Tree) -> dict[str, Any]:

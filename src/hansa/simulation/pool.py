@@ -46,16 +46,21 @@ class Pool:
             raise ConfigError("a pool has at least one worker", path="workers", got=workers)
         self._sites = sites
         self._workers: list[_Worker] = []
+        job = sites if start == "fork" else _pickled(sites)
         self._selector = selectors.DefaultSelector()
-        for _ in range(workers):
-            worker = _start(sites, start, [w.socket for w in self._workers])
-            self._workers.append(worker)
-            self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         self._kept: Mapping[int, Mapping[str, Tree]] = {}
         self._task: Task | None = None
         self._number = 0
         self._coming: deque[Call] = deque()
         self._done: dict[Call, Answer] = {}
+        try:
+            for _ in range(workers):
+                worker = _start(job, [w.socket for w in self._workers])
+                self._workers.append(worker)
+                self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        except BaseException:  # no more processes, or Ctrl-C: those that began are ended
+            self.close()
+            raise
 
     def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
         """Hand the task to every worker and the first calls to each."""
@@ -147,16 +152,21 @@ def _why_dead(exit_code: int | None) -> str:
     return 'see above for what it printed; with start="spawn", a script calls simulate below `if __name__ == "__main__":`'
 
 
-def _start(sites: Sites, start: Start, others: Sequence[socket.socket]) -> _Worker:
+def _start(job: Sites | bytes, others: Sequence[socket.socket]) -> _Worker:
+    """A worker: forked when given the sites themselves, started anew when given them pickled."""
     ours, theirs = socket.socketpair()
     process: BaseProcess
-    if start == "fork":
-        process = multiprocessing.get_context("fork").Process(target=_work, args=(sites, theirs, [ours, *others]), daemon=True)
+    if isinstance(job, Sites):
+        process = multiprocessing.get_context("fork").Process(target=_work, args=(job, theirs, [ours, *others]), daemon=True)
     else:
-        job = _pickled(sites)
         process = multiprocessing.get_context("spawn").Process(target=_work_on, args=(job, theirs), daemon=True)
-    process.start()
-    theirs.close()
+    try:
+        process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     return _Worker(process, ours)
 
 

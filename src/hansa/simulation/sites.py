@@ -15,7 +15,9 @@ from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
-from hansa.errors import DataError, HansaError, SpecError
+from hansa.errors import ClientError, DataError, HansaError, SpecError
+
+_NO_NUMBERS = "OSUMm"  # numpy's kinds of objects, strings and times
 
 
 class Call(NamedTuple):
@@ -100,15 +102,20 @@ class Sites:
         Raises:
             DataError: the executor or a filter returned something else than a Shareable. SpecError: something in it cannot be sent.
         """
-        for name, each in (("an executor", None), *(("a filter", each) for each in self.job.filters)):
-            reply = reply if each is None else each(reply, ctx)
-            if not isinstance(reply, Shareable):
-                raise DataError(f"{name} returns a Shareable", got=type(reply).__name__)
+        _require_shareable(reply, "an executor")
+        for each in self.job.filters:
+            reply = each(reply, ctx)
+            _require_shareable(reply, "a filter")
         require_tree(reply.body)
         for metric, value in reply.metrics.items():
             if not isinstance(value, int | float | np.integer | np.floating):
                 raise SpecError("a metric is a number", path=f"metrics/{metric}", got=type(value).__name__)
         return reply
+
+
+def _require_shareable(reply: object, who: str) -> None:
+    if not isinstance(reply, Shareable):
+        raise DataError(f"{who} returns a Shareable", got=type(reply).__name__)
 
 
 def require_tree(tree: object, *, path: str = "") -> None:
@@ -117,8 +124,8 @@ def require_tree(tree: object, *, path: str = "") -> None:
     Raises:
         SpecError: it is not; names the first path.
     """
-    if not isinstance(tree, Mapping):
-        numbers = isinstance(tree, np.ndarray | np.generic) and tree.dtype.kind not in "OSUMm"
+    if type(tree) is not dict and not isinstance(tree, Mapping):
+        numbers = isinstance(tree, np.ndarray | np.generic) and tree.dtype.kind not in _NO_NUMBERS
         if not (numbers and path):
             got = tree.dtype if isinstance(tree, np.ndarray | np.generic) else type(tree).__name__
             raise SpecError("not an array of numbers" if path else "not a tree", path=path or None, got=got)
@@ -126,16 +133,16 @@ def require_tree(tree: object, *, path: str = "") -> None:
     for key, value in tree.items():
         if not isinstance(key, str) or not key or "/" in key:
             raise SpecError("a key is a non-empty string without '/'", path=path or None, got=repr(key))
-        require_tree(value, path=f"{path}/{key}" if path else key)
+        if type(value) is not np.ndarray or value.dtype.kind in _NO_NUMBERS:
+            require_tree(value, path=f"{path}/{key}" if path else key)
 
 
 def failure_of(error: BaseException) -> Failure:
     """A failure that says what was raised and where in the site's code."""
-    code = error.code if isinstance(error, HansaError) else "client"
-    path = error.path if isinstance(error, HansaError) else None
-    text = str(error) or type(error).__name__
-    message = text if isinstance(error, HansaError) else f"{type(error).__name__}: {text}"
-    return Failure(code, message, path, "".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, HansaError):
+        return Failure(error.code, str(error), error.path, trace)
+    return Failure(ClientError.code, traceback.format_exception_only(error)[-1].strip(), None, trace)
 
 
 class Crew(Protocol):

@@ -51,11 +51,13 @@ def evaluate(
     *,
     part: Literal["valid", "test"] = "test",
     memory: Mapping[int, Mapping[str, Tree]] | None = None,
+    seed: int | None = None,
     slots: Sequence[int] | None = None,
 ) -> Evaluated:
     """The metrics of a model on one part of each site's rows.
 
-    `memory` is what the sites kept (`Result.memory`), for personal layers.
+    `memory` is what the sites kept (`Result.memory`), for personal layers; `seed` is the run's (None: the job's, else 0), from
+    which a site without memory draws its personal layers.
 
     Raises:
         ConfigError: the job trains no model.
@@ -63,9 +65,10 @@ def evaluate(
     workflow = _rounds(job)
     sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
     names = sets[job.data].sites
-    sites = Sites(job, job.serve(), sets, names, job.seed or 0)
+    chosen = seed if seed is not None else job.seed or 0
+    sites = Sites(job, job.serve(), sets, names, chosen)
     kept = {slot: dict(trees) for slot, trees in (memory or {}).items()}
-    federation = SimulatedFederation(names, job.seed or 0, Loop(sites), memory=kept)
+    federation = SimulatedFederation(names, chosen, Loop(sites), memory=kept)
     computation = workflow.process.test if part == "test" else workflow.process.evaluate
     with threads(Settings()):
         done = run(computation, federation, model, slots=slots, policy=Policy())
@@ -87,9 +90,10 @@ def compare(job: Job, data: FederatedData | Mapping[str, FederatedData], *, seed
     for slot, site in enumerate(whole.sites):
         one = {**sets, job.data: OneSite(whole, slot)}
         trained = simulate(alone, one, seed=seed)
-        local.update(evaluate(job, trained.model, one, memory=trained.memory).sites or {site: {}})
-    together = evaluate(job, federated.model, sets, memory=federated.memory)
-    return Compared(local, together, evaluate(job, central.model, sets), federated)
+        local.update(evaluate(job, trained.model, one, memory=trained.memory, seed=seed).sites or {site: {}})
+    together = evaluate(job, federated.model, sets, memory=federated.memory, seed=seed)
+    everywhere = {slot: central.memory.get(0, {}) for slot in range(len(whole.sites))}  # the one place's personal layers, if any
+    return Compared(local, together, evaluate(job, central.model, sets, memory=everywhere, seed=seed), federated)
 
 
 @dataclass(frozen=True)

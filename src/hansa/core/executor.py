@@ -79,18 +79,18 @@ def client_values(stage: Stage, body: Mapping[str, Any], ctx: FLContext, abort: 
 def compute(node: Node, values: Mapping[int, Any], ctx: FLContext, abort: Signal) -> Any:
     """The value of one node from those of its inputs."""
     match node:
-        case Constant():
-            return node.value
-        case Select():
-            return pick(values[id(node.source)], node.key)
-        case Record():
-            kind = getattr(node.type, "member", node.type)
-            items = [values[id(item)] for _, item in node.items]
-            return restore(items, kind) if isinstance(kind, StructType) else tuple(items)
         case Apply():
             args = [values[id(item)] for item in node.args]
             kwargs = {name: values[id(item)] for name, item in node.kwargs}
             return node.fn.fn(*args, **kwargs, **_wanted(node, ctx, abort))
+        case Select():
+            return pick(values[id(node.source)], node.key)
+        case Constant():
+            return node.value
+        case Record():
+            kind = getattr(node.type, "member", node.type)
+            items = [values[id(item)] for _, item in node.items]
+            return restore(items, kind) if isinstance(kind, StructType) else tuple(items)
     raise RunError(f"{type(node).__name__} cannot be computed at {ctx.site or 'this place'}")
 
 
@@ -104,7 +104,7 @@ def _reply(stage: Stage, values: Mapping[int, Any]) -> Shareable:
     metrics: dict[str, float] = {}
     for node in stage.fresh:
         reported = getattr(values[id(node)], "metrics", None)
-        if isinstance(reported, Mapping):
+        if type(reported) is dict or isinstance(reported, Mapping):
             metrics.update({str(name): float(value) for name, value in reported.items()})
     return Shareable({label: pack(values[id(node)], path=label) for label, node in stage.reads}, metrics)
 

@@ -150,4 +150,4 @@ def _empty(kind: Type, fill: float) -> Any:
 
 def as_tree(packed: Any) -> trees.Tree:
     """A packed value as a tree; a lone array is the leaf `value`."""
-    return cast(trees.Tree, packed) if isinstance(packed, Mapping) else {"value": packed}
+    return cast(trees.Tree, packed) if type(packed) is dict or isinstance(packed, Mapping) else {"value": packed}

@@ -21,7 +21,7 @@ def pack(value: object, *, path: str = "") -> Any:  # an Array or a Tree: which,
     """
     if isinstance(value, np.ndarray):
         return value
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {str(key): pack(item, path=f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, bool | int | float | complex | np.generic):
         return np.asarray(value)
@@ -45,7 +45,7 @@ def unpack(packed: Any, kind: Type) -> Any:
         return unpack(packed, kind.member)
     if isinstance(packed, np.ndarray):
         return scalar(packed)
-    if isinstance(packed, Mapping):
+    if type(packed) is dict or isinstance(packed, Mapping):
         if isinstance(kind, StructType):
             items = [unpack(packed.get(name or str(i), {}), item) for i, (name, item) in enumerate(kind.elements)]
             return restore(items, kind)
@@ -57,7 +57,9 @@ def scalar(array: Array) -> Any:
     """A 0-d int64, float64 or bool array as a Python number, another 0-d one as a NumPy scalar; others as they are."""
     if array.ndim:
         return array
-    return array.item() if array.dtype.name in {"int64", "float64", "bool"} else array[()]
+    dtype = array.dtype
+    plain = dtype.kind == "b" or (dtype.kind in "if" and dtype.itemsize == 8)
+    return array.item() if plain else array[()]
 
 
 def restore(items: list[Any], kind: StructType) -> Any:

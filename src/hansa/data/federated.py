@@ -95,7 +95,7 @@ class Names(Sequence[str]):
     def __getitem__(self, slot: int | slice) -> str | Sequence[str]:
         if isinstance(slot, slice):
             return [self._name(k) for k in range(self.total)[slot]]
-        return self._name(range(self.total)[slot])
+        return self._name(slot if 0 <= slot < self.total else range(self.total)[slot])
 
     def __contains__(self, name: object) -> bool:
         try:

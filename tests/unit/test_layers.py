@@ -25,13 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
 }
 LEAVES = {"jobs", "store", "authz", "audit"}
 OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a package outside, may import of it
-    **dict.fromkeys(LEAVES, set()),
-    "config": {"authz"},
+    **{leaf: set() for leaf in LEAVES},
+    "config": {"authz", "toml"},
+    "toml": set(),
     "protocol": {"authz"},
     "transport": {"protocol"},
     "server": {"protocol", "transport", "config"} | LEAVES,
     "client": {"protocol", "transport", "config"} | LEAVES,
-    "provision": {"config", "authz"},
+    "provision": {"config", "authz", "toml"},
 }
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),

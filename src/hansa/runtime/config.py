@@ -1,0 +1,334 @@
+"""What a server, site or person is started from: its kit, and a site's own site.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hansa.core.files import storage_error, write_atomic
+from hansa.errors import ConfigError, IdentityError, InputError
+from hansa.runtime.authz.certificates import Authority, key_pem, new_key, read_key
+from hansa.runtime.authz.enrolment import Tickets
+from hansa.runtime.authz.policy import Role
+from hansa.runtime.authz.signed import Document, unseal
+from hansa.runtime.toml import read_toml
+
+KIT_FILE: Final = "kit.toml"
+SITE_FILE: Final = "site.toml"
+POLICY_FILE: Final = "policy.json"
+MANIFEST_FILE: Final = "manifest.json"
+TICKETS_FILE: Final = "tickets.json"
+PROJECT_KEY_FILE: Final = "project.pub"
+CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"
+SITE_CA_FILE, SITE_CA_KEY_FILE = "site-ca.pem", "site-ca.key"
+BOOTSTRAP_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE = "bootstrap.pem", "bootstrap.key", "token"
+SECRET_FILES: Final = (KEY_FILE, SITE_CA_KEY_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE)
+_ANEW: Final = "unpack the kit anew, or ask the project's administrator for a new one"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hours = Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a server listens, and where its data are: a folder, relative to the kit."""
+
+    host: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8443
+    data: str = "data"
+
+
+class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """kit.toml as it stands."""
+
+    kind: Literal["server", "site", "admin"]
+    name: str
+    org: str
+    project: str
+    url: str
+    direct: bool = True
+    role: Role | None = None
+    server: ServerSettings | None = None
+
+
+class Manifest(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The SHA-256 of each file that a kit comes with and that nobody is to change."""
+
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """A start-up kit that is whole: its files are those that provisioning wrote.
+
+    `direct` says that no proxy ends TLS between the two sides: the server then asks for the certificate in the handshake as well.
+    `project_key` (Ed25519, raw) signs the policy and the manifest. Keys stay in their files until they are asked for.
+    """
+
+    kind: Literal["server", "site", "admin"]
+    name: str
+    org: str
+    role: Role | None
+    project: str
+    url: str
+    direct: bool
+    folder: Path
+    policy: bytes
+    project_key: bytes
+    server: ServerSettings | None = None
+
+    @property
+    def ca(self) -> Path:
+        """The project CA: who is to be believed."""
+        return self.folder / CA_FILE
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate, then its intermediates."""
+        return self.folder / CERTIFICATE_FILE
+
+    @property
+    def key(self) -> Path:
+        """The private key of the certificate."""
+        return self.folder / KEY_FILE
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether the kit has its own certificate; a site's kit gets it by `hansa site enroll`."""
+        return self.certificate.is_file() and self.key.is_file()
+
+    @property
+    def data(self) -> Path:
+        """The server's data folder."""
+        return self.folder / (self.server or ServerSettings()).data
+
+    def ca_certificate(self) -> x509.Certificate:
+        """The project CA."""
+        return _certificates(self.ca)[0]
+
+    def chain(self) -> list[x509.Certificate]:
+        """The kit's certificate, then its intermediates."""
+        return _certificates(self.certificate)
+
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key of the certificate."""
+        return _private_key(self.key)
+
+    def bootstrap(self) -> tuple[ec.EllipticCurvePrivateKey, list[x509.Certificate], str]:
+        """What a site enrols with: the bootstrap key, its certificate, and the one-time token.
+
+        Raises:
+            InputError: the kit has none: its key came with it, or it was enrolled.
+        """
+        if not (self.folder / TOKEN_FILE).is_file():
+            hint = (
+                "nothing to do: start it" if self.enrolled else "ask the administrator for a new kit: hansa provision rotate NAME"
+            )
+            raise InputError("the kit holds no one-time token", path=str(self.folder), hint=hint)
+        token = _read(self.folder / TOKEN_FILE).decode(errors="replace").strip()
+        return _private_key(self.folder / BOOTSTRAP_KEY_FILE), _certificates(self.folder / BOOTSTRAP_FILE), token
+
+    def site_ca(self) -> Authority:
+        """The server's CA for sites' certificates."""
+        return Authority(_certificates(self.folder / SITE_CA_FILE)[0], _private_key(self.folder / SITE_CA_KEY_FILE))
+
+    def tickets(self) -> Tickets:
+        """The server's tickets, as provisioning signed them; read anew when the file changes.
+
+        Raises:
+            IdentityError: `bad_signature`.
+        """
+        path = self.folder / TICKETS_FILE
+        return unseal(_read(path), Tickets, self.project_key, path=path)
+
+
+def load_kit(folder: str | Path) -> Kit:
+    """The kit in a folder, every file of it compared with the signed manifest.
+
+    Raises:
+        InputError: no kit; a file is missing; a secret can be read by others. ConfigError: kit.toml is wrong.
+        IdentityError: `tampered`: names the file. `bad_signature`: the manifest itself was altered. `wrong_key`: certificate and
+            key do not belong together.
+    """
+    place = Path(folder)
+    if not (place / KIT_FILE).is_file():
+        hint = "name the folder that holds kit.toml; unpack a .zip first: hansa provision unpack KIT.zip"
+        raise InputError("no start-up kit", path=str(place), hint=hint)
+    project_key = _read(place / PROJECT_KEY_FILE).strip()
+    key = _hex_key(project_key, place / PROJECT_KEY_FILE)
+    manifest = unseal(_read(place / MANIFEST_FILE), Manifest, key, path=place / MANIFEST_FILE)
+    for name, digest in manifest.files.items():
+        if Path(name).name != name or hashlib.sha256(_read(place / name)).hexdigest() != digest:
+            raise IdentityError("tampered", "a file of the kit was altered", path=str(place / name), hint=_ANEW)
+    for name in SECRET_FILES:
+        _check_private(place / name)
+    content = read_toml(place / KIT_FILE, KitFile)
+    kit = Kit(
+        kind=content.kind,
+        name=content.name,
+        org=content.org,
+        role=content.role,
+        project=content.project,
+        url=content.url.rstrip("/"),
+        direct=content.direct,
+        folder=place,
+        policy=_read(place / POLICY_FILE),
+        project_key=key,
+        server=content.server,
+    )
+    if kit.enrolled:
+        _check_pair(kit.private_key(), kit.chain()[0], kit.certificate)
+    return kit
+
+
+def site_key(kit: Kit) -> ec.EllipticCurvePrivateKey:
+    """The key made at this site; made and stored now if there is none.
+
+    It is on disk before anything is asked with it, so that an enrolment that was cut off goes on with the key it began with.
+    """
+    if not kit.key.is_file():
+        write_secret(kit.key, key_pem(new_key()))
+    return kit.private_key()
+
+
+def save_certificate(kit: Kit, pem: str) -> None:
+    """Store the certificate for the kit's key; what it was enrolled with is then of no use, and removed.
+
+    Raises:
+        IdentityError: `wrong_key`: the certificate is for another key; what stood still stands.
+    """
+    _check_pair(kit.private_key(), x509.load_pem_x509_certificate(pem.encode()), kit.certificate)
+    write_atomic(kit.certificate, [pem.encode()])
+    for name in (TOKEN_FILE, BOOTSTRAP_KEY_FILE):
+        (kit.folder / name).unlink(missing_ok=True)
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that at no moment anybody else can read, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise storage_error(error, path, size=len(data)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("a file of the kit is missing", path=str(path), hint=_ANEW) from None
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _hex_key(text: bytes, path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise IdentityError("tampered", "not a project key", path=str(path), expected="64 hexadecimal digits", hint=_ANEW)
+    return key
+
+
+def _check_pair(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, path: Path) -> None:
+    if certificate.public_key() != key.public_key():
+        raise IdentityError("wrong_key", "the certificate and the key do not belong together", path=str(path), hint=_ANEW)
+
+
+def _check_private(path: Path) -> None:
+    if path.is_file() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        raise InputError("others can read a secret", path=str(path), got=f"mode {mode:03o}", hint=f"chmod 600 {path}")
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    _check_private(path)
+    return read_key(_read(path), path=str(path))
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError as error:
+        raise InputError("not a certificate in PEM", path=str(path), hint=_ANEW) from error
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs may take of the machine. 0 cores: all of them; 0 memory: no limit of ours."""
+
+    cores: Count = 0
+    gpus: Count = 0
+    memory_mb: Count = 0
+
+
+class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a site permits. Without a [policy] table, and without authors or code in it, no job runs: each must be named.
+
+    A job's author must be in `authors` or belong to one of `orgs`; the SHA-256 of its code must be in `code`, unless that is "any".
+    `kinds` says what may leave; `hours` (local time, "22:00-06:00") when work is done; `approval` by hand asks a person first;
+    `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs.
+    """
+
+    authors: Literal["any"] | tuple[str, ...] = ()
+    orgs: Literal["any"] | tuple[str, ...] = ()
+    projects: Literal["any"] | tuple[str, ...] = "any"  # a kit belongs to one project anyway
+    code: Literal["any"] | tuple[Hash, ...] = ()
+    min_cohort: Positive = 2
+    max_upload_mb: Positive = 4096
+    kinds: tuple[Literal["arrays", "metrics", "logs"], ...] = ("arrays", "metrics")
+    hours: Hours | None = None
+    approval: Literal["auto", "by_hand"] = "auto"
+    traceback: bool = False
+    models: bool = True
+
+    def open_at(self, minute: int) -> bool:
+        """Whether work is done at that minute of the day, 0 to 1439; the end of `hours` is outside."""
+        if self.hours is None:
+            return True
+        begin, end = (int(part[:2]) * 60 + int(part[3:]) for part in self.hours.split("-"))
+        return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+class SiteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """site.toml. `data` leads from a label to "file.py:function", `environments` from a label to a virtual environment."""
+
+    data: dict[str, str] = {}
+    environments: dict[str, str] = {}
+    resources: Resources = Resources()
+    sandbox: Literal["strict", "basic", "off"] = "basic"
+    policy: SitePolicy = SitePolicy()
+
+
+def load_site(kit: Kit) -> SiteConfig:
+    """The site's own settings, beside kit.toml. Relative names in it are relative to the kit's folder.
+
+    Raises:
+        ConfigError: it is missing (closed: a site without a policy runs nothing); a key is unknown or wrong, with its path.
+    """
+    path = kit.folder / SITE_FILE
+    config = read_toml(path, SiteConfig)
+    for label, reference in config.data.items():
+        file, _, function = reference.rpartition(":")
+        if not file or not function:
+            raise ConfigError("not a reference", path=f"$.data.{label}", got=repr(reference), expected="file.py:function")
+    return config

@@ -1,0 +1,279 @@
+"""Who is asking: proofs of possession (DPoP, RFC 9449) and the short-lived tokens that are worth nothing without the key.
+
+    POST /v1/token    proof with the certificate chain  ->  check_proof, check_chain, Policy.admit, issue
+    any other request  Authorization: DPoP TOKEN, DPoP: PROOF  ->  check_proof, check_token, Policy.admit
+
+Only ES256 signs a proof, only HS256 with the server's own secret signs a token; what a header says of keys or algorithms chooses
+nothing. Pure: time, secrets and the memory of proofs are arguments.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OctKey
+
+from hansa.errors import IdentityError
+from hansa.runtime.authz.certificates import Identity, Kind, check_chain
+from hansa.runtime.protocol.messages import TOKEN_S
+
+__all__ = ["Identity", "Proof", "Seen", "check_chain", "check_proof", "check_token", "issue", "new_secret", "proof"]
+
+LEEWAY_S: Final = 60.0
+PROOF_LIMIT: Final = 16 * 1024  # bytes; with two certificates a proof has about 3,000
+TOKEN_LIMIT: Final = 2 * 1024
+SECRET_BYTES: Final = 32
+_PROOF_TYPE, _TOKEN_TYPE = "dpop+jwt", "hansa+jwt"
+_CLOCK: Final = "set the clocks of site and server by NTP"
+_SYSTEM: Final = "use a Hansa of the project's version"
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+class _Registry(jws.JWSRegistry):
+    """Headers of a proof: larger than the library's default, for the certificates."""
+
+    max_header_length = PROOF_LIMIT
+
+
+_PROOFS: Final = _Registry(algorithms=["ES256"])
+_TOKENS: Final = jws.JWSRegistry(algorithms=["HS256"])
+
+
+class _Request(msgspec.Struct, frozen=True):
+    """What a proof is for."""
+
+    jti: str
+    htm: str
+    htu: str
+    iat: float
+    ath: str | None = None
+
+
+class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a token says."""
+
+    sub: str
+    kind: Kind
+    org: str
+    project: str
+    serial: str
+    generation: int
+    jkt: str  # the thumbprint of the key that must come with it (RFC 7638)
+    iat: float
+    exp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof that holds: the key's thumbprint, the certificates with it (DER, leaf first), the token's hash, and its number."""
+
+    thumbprint: str
+    chain: tuple[bytes, ...]
+    ath: str | None
+    jti: str
+
+
+class Seen:
+    """The proofs of the last two leeways, so that none is taken twice; at most `limit`, beyond which new ones are refused."""
+
+    def __init__(self, *, limit: int = 1_000_000) -> None:
+        self._limit = limit
+        self._known: set[tuple[str, str]] = set()
+        self._order: deque[tuple[float, tuple[str, str]]] = deque()
+
+    def remember(self, thumbprint: str, jti: str, *, now: float, keep_s: float) -> None:
+        """Take a proof's number down.
+
+        Raises:
+            IdentityError: `replayed`: it was there. `busy`: the memory is full.
+        """
+        while self._order and self._order[0][0] < now:
+            self._known.discard(self._order.popleft()[1])
+        entry = (thumbprint, jti)
+        if entry in self._known:
+            raise IdentityError(
+                "replayed", "a proof was sent twice", hint="somebody may be replaying requests; a client makes a new one"
+            )
+        if len(self._known) >= self._limit:
+            raise IdentityError("busy", "too many requests at once", expected=f"at most {self._limit:,} a minute", hint="ask again")
+        self._known.add(entry)
+        self._order.append((now + keep_s, entry))
+
+
+def new_secret() -> bytes:
+    """What a server signs its tokens with: made at its start, kept in memory, so that old tokens end with it."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def proof(
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    method: str,
+    url: str,
+    now: float,
+    token: str | None = None,
+    chain: Sequence[bytes] | None = None,
+) -> str:
+    """A proof that the sender of this one request has the key: with its token, or, to get one, with its certificates (DER)."""
+    own = ECKey.import_key(key)
+    header: dict[str, Any] = {"typ": _PROOF_TYPE, "alg": "ES256", "jwk": own.as_dict(private=False)}
+    header["jwk"].pop("kid", None)
+    if chain is not None:
+        header["x5c"] = [base64.b64encode(each).decode() for each in chain]
+    claims = _Request(secrets.token_urlsafe(12), method.upper(), _plain(url), now, None if token is None else _hash(token))
+    return jws.serialize_compact(header, msgspec.json.encode(claims), own, registry=_PROOFS)
+
+
+def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Seen, leeway_s: float = LEEWAY_S) -> Proof:
+    """The proof in a request's `DPoP` header, if it is for this request, of this minute, and new. `url` is the server's own.
+
+    Raises:
+        IdentityError: `no_proof`, `bad_signature`, `wrong_request`, `clock_skew`, `replayed`, `busy`.
+    """
+    if not text:
+        raise IdentityError("no_proof", "the request proves no key", hint=f"send the header DPoP; {_SYSTEM}")
+    if len(text) > PROOF_LIMIT:
+        raise IdentityError("no_proof", "the proof is too long", got=f"{len(text):,} characters", hint=_SYSTEM)
+    signed = _extract(text, _PROOFS, code="no_proof")
+    key, chain = _proof_key(signed.headers())
+    _verify(signed, key, _PROOFS, "the proof is not signed by its key")
+    request = _claims(signed.payload, _Request, code="no_proof")
+    if (request.htm, request.htu) != (method.upper(), _plain(url)):
+        hint = "the address in the kit and the server's own must be the same, also behind a proxy"
+        wanted, got = f"{method.upper()} {_plain(url)}", f"{request.htm[:16]} {request.htu[:200]}"
+        raise IdentityError("wrong_request", "the proof is for another request", expected=wanted, got=got, hint=hint)
+    if not abs(now - request.iat) <= leeway_s:  # so written, nan is refused
+        behind = "behind" if request.iat < now else "ahead"
+        got = f"the sender's clock is {abs(now - request.iat):.0f} s {behind} the server's"
+        raise IdentityError(
+            "clock_skew", "the proof is not of this minute", expected=f"at most {leeway_s:.0f} s", got=got, hint=_CLOCK
+        )
+    thumbprint = key.thumbprint()
+    seen.remember(thumbprint, request.jti, now=now, keep_s=2 * leeway_s)
+    return Proof(thumbprint, chain, request.ath, request.jti)
+
+
+def issue(secret: bytes, *, identity: Identity, thumbprint: str, now: float, life_s: float = TOKEN_S) -> str:
+    """A token for the identity, good with the key of that thumbprint only."""
+    claims = _Claims(
+        sub=identity.name,
+        kind=identity.kind,
+        org=identity.org,
+        project=identity.project,
+        serial=identity.serial,
+        generation=identity.generation,
+        jkt=thumbprint,
+        iat=now,
+        exp=now + life_s,
+    )
+    header = {"typ": _TOKEN_TYPE, "alg": "HS256"}
+    return jws.serialize_compact(header, msgspec.json.encode(claims), OctKey.import_key(secret), registry=_TOKENS)
+
+
+def check_token(secret: bytes, token: str | None, proof: Proof, *, now: float) -> Identity:
+    """Whom the token names, if this server issued it, it has not ended, and the proof is of its key and for it.
+
+    Raises:
+        IdentityError: `no_token`, `bad_signature`, `token_expired`, `clock_skew`, `stolen_token`.
+    """
+    if not token or len(token) > TOKEN_LIMIT:
+        raise IdentityError("no_token", "the request has no token", hint="ask for one: POST /v1/token")
+    signed = _extract(token, _TOKENS, code="bad_signature")
+    if signed.headers().get("typ") != _TOKEN_TYPE:
+        raise IdentityError("bad_signature", "not a token of this system", hint="ask for one: POST /v1/token")
+    _verify(signed, OctKey.import_key(secret), _TOKENS, "the token was not issued by this server since it started")
+    claims = _claims(signed.payload, _Claims, code="bad_signature")
+    if not hmac.compare_digest(claims.jkt, proof.thumbprint):
+        hint = "the token was issued to another key: if that was not you, revoke the name: hansa provision revoke NAME"
+        raise IdentityError("stolen_token", "the token came without its key", got=claims.sub, hint=hint)
+    if proof.ath is None or not hmac.compare_digest(proof.ath, _hash(token)):
+        hint = "a client signs the hash of the token that it sends"
+        raise IdentityError("stolen_token", "the proof was made for another token", got=claims.sub, hint=hint)
+    if now > claims.exp:
+        raise IdentityError("token_expired", "the token has ended", hint="ask for a new one: POST /v1/token")
+    if now < claims.iat - LEEWAY_S:
+        raise IdentityError("clock_skew", "the server's clock was set back since it issued the token", hint="ask for a new token")
+    return Identity(
+        name=claims.sub,
+        kind=claims.kind,
+        org=claims.org,
+        project=claims.project,
+        serial=claims.serial,
+        generation=claims.generation,
+    )
+
+
+def _proof_key(header: dict[str, Any]) -> tuple[ECKey, tuple[bytes, ...]]:
+    """The public key in a proof's header, and the certificates, whose first must be for that key."""
+    jwk = header.get("jwk")
+    if header.get("typ") != _PROOF_TYPE or header.get("alg") != "ES256" or not header.keys() <= {"typ", "alg", "jwk", "x5c"}:
+        raise IdentityError(
+            "bad_signature", "not a proof of this system", expected="typ dpop+jwt, alg ES256, jwk, x5c", hint=_SYSTEM
+        )
+    if not isinstance(jwk, dict) or jwk.keys() != {"kty", "crv", "x", "y"} or (jwk["kty"], jwk["crv"]) != ("EC", "P-256"):
+        raise IdentityError("bad_signature", "the proof's key is not a public P-256 key", hint=_SYSTEM)
+    texts = header.get("x5c", [])
+    try:
+        key = ECKey.import_key(jwk)
+        chain = tuple(base64.b64decode(text, validate=True) for text in texts)
+        leaf = x509.load_der_x509_certificate(chain[0]).public_key() if chain else key.public_key
+    except (JoseError, ValueError, TypeError, binascii.Error) as error:
+        raise IdentityError("bad_signature", "the proof's key or certificates cannot be read", hint=_SYSTEM) from error
+    if leaf != key.public_key:
+        hint = "certificate and key of the kit do not belong together: unpack the kit anew"
+        raise IdentityError("bad_signature", "the proof is signed by another key than its certificate's", hint=hint)
+    return key, chain
+
+
+def _extract(text: str, registry: jws.JWSRegistry, *, code: str) -> jws.CompactSignature:
+    try:
+        return jws.extract_compact(text.encode(), None, registry)
+    except (JoseError, ValueError, TypeError, AttributeError) as error:  # the last two: a header that is JSON, but no table
+        raise IdentityError(code, "not a signed token", hint=_SYSTEM) from error
+
+
+def _verify(signed: jws.CompactSignature, key: ECKey | OctKey, registry: jws.JWSRegistry, fault: str) -> None:
+    try:
+        good = jws.validate_compact(signed, key, registry=registry)
+    except (JoseError, ValueError) as error:  # another algorithm, or a signature of another length
+        raise IdentityError("bad_signature", fault, got=str(error), hint=_SYSTEM) from error
+    if not good:
+        raise IdentityError("bad_signature", fault, hint="ask for a new token, with the kit's own key")
+
+
+def _claims(payload: bytes, kind: type[C], *, code: str) -> C:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IdentityError(code, f"what was signed cannot be read: {error}", hint=_SYSTEM) from error
+
+
+def _plain(url: str) -> str:
+    """An address without query and fragment, host in lower case, without the scheme's own port (RFC 9449, 4.3)."""
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in (None, default) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path or '/'}"
+
+
+def _hash(token: str) -> str:
+    """RFC 9449: base64url of the SHA-256 of the token."""
+    return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
 LEAVES = {"jobs", "store", "authz", "audit"}
 OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a package outside, may import of it
     **{leaf: set() for leaf in LEAVES},
+    "audit": {"store"},  # it verifies what a store has chained
     "config": {"authz", "toml"},
     "toml": set(),
     "protocol": {"authz"},

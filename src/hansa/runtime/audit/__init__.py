@@ -1,0 +1,1 @@
+"""Proof that a record of events is whole."""

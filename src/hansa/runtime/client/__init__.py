@@ -1,0 +1,1 @@
+"""What runs at a site: the agent, its outbox and its workers."""

@@ -1,0 +1,1 @@
+"""What a server or a site keeps: events in order, and blobs by their digest."""

@@ -118,10 +118,11 @@ def transient(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Torch's intra-op threads set for the block, and restored; None leaves them."""
-    before = torch.get_num_threads()
-    if count is None or count == before:
+    if count is None:
         yield
         return
+    before = torch.get_num_threads()
+    # Even where `before` is `count`: torch tells OpenMP's number, and in a forked worker MKL still has the parent's.
     torch.set_num_threads(count)
     try:
         yield

@@ -1,0 +1,189 @@
+"""A job as it travels: a zip of the user's code with a manifest of hashes, the printed plan and the author's signature.
+
+`hansa` itself is never in it: that is the site's own install.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+
+from hansa.core import registry
+from hansa.core.archive import Limits, pack, unpack
+from hansa.core.files import storage_error
+from hansa.core.job import Job, load_reference
+from hansa.errors import InputError, JobReferenceError
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+LIMITS: Final = Limits()
+_LEFT_OUT: Final = {"__pycache__", "runs"}
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs: the name, the certificates (DER, leaf first), and the key's signature over bytes (ECDSA P-256, SHA-256, DER)."""
+
+    author: str
+    chain: Sequence[bytes]
+    sign: Callable[[bytes], bytes] = field(repr=False)
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a bundle says of itself. `files` are SHA-256 by path. `plan` says what runs and what leaves: a claim, for people.
+
+    `chain` is the author's certificates, `signature` theirs over `signed`; both in base64. `core` does not check them.
+    """
+
+    format: int = FORMAT
+    reference: str
+    job: str
+    job_hash: str
+    data: str
+    plan: str
+    plan_hash: str
+    requires: list[str] = []
+    files: dict[str, str] = {}
+    author: str = ""
+    chain: list[str] = []
+    signature: str = ""
+
+    @property
+    def signed(self) -> bytes:
+        """The bytes that the author signs: all but the signature."""
+        return b"hansa bundle 1\n" + msgspec.json.encode(msgspec.structs.replace(self, signature=""), order="deterministic")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened: its manifest, and the content of its files by path."""
+
+    manifest: Manifest
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | None = None) -> bytes:
+    """The bundle of the job that `reference` names: its file or package folder, with `include` and what the job includes.
+
+    Raises:
+        JobReferenceError: the reference leads to no job. InputError: a file cannot be bundled, or all is too large.
+    """
+    root, own, within = _sources(reference)
+    job = load_job(root, within)
+    paths = {*own, *(path for each in (*include, *job.include) for path in _below((root / each).resolve()))}
+    files = {_relative(path, root): path.read_bytes() for path in sorted(paths)}
+    plan = job.describe()
+    manifest = Manifest(
+        reference=within,
+        job=job.name,
+        job_hash=job.hash,
+        data=job.data,
+        plan=plan,
+        plan_hash=hashlib.sha256(plan.encode()).hexdigest(),
+        requires=sorted(job.requires),
+        files={path: hashlib.sha256(content).hexdigest() for path, content in files.items()},
+    )
+    if sign is not None:
+        chain = [base64.b64encode(each).decode() for each in sign.chain]
+        manifest = msgspec.structs.replace(manifest, author=sign.author, chain=chain)
+        manifest = msgspec.structs.replace(manifest, signature=base64.b64encode(sign.sign(manifest.signed)).decode())
+    return pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), **files}, LIMITS)
+
+
+def open_bundle(data: bytes, *, limits: Limits = LIMITS) -> Bundle:
+    """The bundle in the bytes, every file as its manifest says. Whose signature it carries is not checked here.
+
+    Raises:
+        InputError: it is no such archive; names the entry and the rule.
+    """
+    files = unpack(data, limits)
+    try:
+        manifest = msgspec.json.decode(files.pop(MANIFEST, b""), type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the bundle has no manifest of this version: {error}", path=MANIFEST) from error
+    if manifest.format != FORMAT:
+        raise InputError("a bundle of another version", path=MANIFEST, got=manifest.format, expected=FORMAT)
+    found = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    if wrong := {path for path, _ in found.items() ^ manifest.files.items()}:
+        raise InputError("a file is not the one of the manifest", path=min(wrong))
+    return Bundle(manifest, files)
+
+
+def extract(bundle: Bundle, folder: Path) -> Path:
+    """Write the bundle's files as `folder`, all or none; a folder that is there already stays as it is."""
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        for path, content in bundle.files.items():
+            target = part / path
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.write_bytes(content)
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            part.rename(folder)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def load_job(folder: Path, reference: str) -> Job:
+    """The job that a bundle's reference leads to, from the folder that it was extracted to. Runs the user's code.
+
+    Raises:
+        JobReferenceError: it leads nowhere, or to something else than a job.
+    """
+    if reference.endswith(".toml"):
+        found = cast(Callable[[Path], object], registry.find("jobs", "toml"))(folder / reference)
+    elif ".py:" in reference:
+        found = load_reference(reference, base=folder)
+    else:
+        sys.path.insert(0, str(folder))
+        try:
+            found = load_reference(reference)
+        finally:
+            sys.path.remove(str(folder))
+    if not isinstance(found, Job):
+        raise JobReferenceError("the name leads to something else than a Job", got=f"{reference} is a {type(found).__name__}")
+    return found
+
+
+def _sources(reference: str) -> tuple[Path, list[Path], str]:
+    """The folder that a bundle's paths are relative to, the job's own files, and the reference as the bundle has it."""
+    place, _, name = reference.rpartition(":")
+    if reference.endswith(".toml") or place.endswith(".py"):
+        path = Path(place or reference).resolve()
+        root = next(folder for folder in path.parents if not (folder / "__init__.py").exists())
+        own = [path] if root == path.parent else _below(root / path.relative_to(root).parts[0])
+        return root, own, path.relative_to(root).as_posix() + (f":{name}" if place else "")
+    load_reference(reference)
+    top = sys.modules[place.partition(".")[0]]
+    if top.__name__ == "hansa":
+        return Path.cwd(), [], reference
+    file = Path(str(top.__file__))
+    return (file.parent.parent, _below(file.parent), reference) if hasattr(top, "__path__") else (file.parent, [file], reference)
+
+
+def _below(path: Path) -> list[Path]:
+    """The file itself, or all files below the folder but hidden ones and what Python makes."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError("no such file to bundle", path=str(path))
+    kept = [each for each in sorted(path.iterdir()) if each.name not in _LEFT_OUT and not each.name.startswith(".")]
+    return [file for each in kept for file in _below(each)]
+
+
+def _relative(path: Path, root: Path) -> str:
+    if not path.is_relative_to(root):
+        raise InputError("a file beside the job's folder cannot be bundled", path=str(path), expected=f"below {root}")
+    return path.relative_to(root).as_posix()

@@ -16,6 +16,8 @@ import selectors
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -46,7 +48,7 @@ class Pool:
             raise ConfigError("a pool has at least one worker", path="workers", got=workers)
         self._sites = sites
         self._workers: list[_Worker] = []
-        job = sites if start == "fork" else _pickled(sites)
+        job = b"" if start == "fork" else _pickled(sites)
         self._selector = selectors.DefaultSelector()
         self._kept: Mapping[int, Mapping[str, Tree]] = {}
         self._task: Task | None = None
@@ -55,9 +57,11 @@ class Pool:
         self._done: dict[Call, Answer] = {}
         try:
             for _ in range(workers):
-                worker = _start(job, [w.socket for w in self._workers])
+                worker = _anew() if job else _fork(sites, [w.socket for w in self._workers])
                 self._workers.append(worker)
                 self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+                if job:
+                    self._tell(worker, job)
         except BaseException:  # no more processes, or Ctrl-C: those that began are ended
             self.close()
             raise
@@ -69,7 +73,7 @@ class Pool:
         self._task, self._kept = task, kept
         self._coming, self._done = deque(calls), {}
         for worker in self._workers[: max(1, len(calls))]:
-            _send(worker.socket, (self._number, task))
+            self._tell(worker, (self._number, task))
             worker.task = self._number
         for _ in range(_AHEAD):
             for worker in self._workers:
@@ -96,10 +100,9 @@ class Pool:
         for worker in self._workers:
             worker.socket.close()  # the end of its input ends a worker that waits
         for worker in self._workers:
-            worker.process.join(timeout=0.5)
-            if worker.process.is_alive():  # it is in the middle of a call whose result nobody will take
+            if worker.ended(within_s=0.5) is None:  # it is in the middle of a call whose result nobody will take
                 worker.process.kill()
-                worker.process.join()
+                worker.ended(within_s=None)
         self._workers = []
 
     def _give(self, worker: _Worker, *, force: bool = False) -> None:
@@ -107,11 +110,11 @@ class Pool:
         room = len(worker.calls) < _AHEAD and ahead < 2 * _AHEAD * len(self._workers)
         if self._coming and (room or force):
             if worker.task != self._number:
-                _send(worker.socket, (self._number, self._task))
+                self._tell(worker, (self._number, self._task))
                 worker.task = self._number
             call = self._coming.popleft()
             worker.calls.append(call)
-            _send(worker.socket, (call, self._kept.get(call.slot, {})))
+            self._tell(worker, (call, self._kept.get(call.slot, {})))
 
     def _receive(self) -> None:
         for key, _ in self._selector.select():
@@ -119,16 +122,21 @@ class Pool:
             try:
                 answer = _recv(worker.socket)
             except (EOFError, ConnectionError):
-                worker.process.join(timeout=5)
-                slot = worker.calls[0].slot if worker.calls else -1
-                raise RunError(
-                    f"a worker process died (exit code {worker.process.exitcode})",
-                    site=self._sites.names[slot] if slot >= 0 else None,
-                    task=self._task.name if self._task else None,
-                    hint=_why_dead(worker.process.exitcode),
-                ) from None
+                raise self._died(worker) from None
             self._done[worker.calls.popleft()] = answer
             self._give(worker)
+
+    def _tell(self, worker: _Worker, message: object) -> None:
+        try:
+            _send(worker.socket, message)
+        except ConnectionError:
+            raise self._died(worker) from None
+
+    def _died(self, worker: _Worker) -> RunError:
+        code = worker.ended(within_s=5)
+        site = self._sites.names[worker.calls[0].slot] if worker.calls else None
+        task = self._task.name if self._task else None
+        return RunError(f"a worker process died (exit code {code})", site=site, task=task, hint=_why_dead(code))
 
     def _drain(self) -> None:
         """Wait for calls of an earlier task that nobody asked for, so that answers and calls stay paired."""
@@ -140,33 +148,48 @@ class Pool:
 class _Worker:
     """The parent's side of one worker; `calls` are given and not yet answered, in order."""
 
-    def __init__(self, process: BaseProcess, channel: socket.socket) -> None:
+    def __init__(self, process: BaseProcess | subprocess.Popen[bytes], channel: socket.socket) -> None:
         self.process, self.socket = process, channel
         self.calls: deque[Call] = deque()
         self.task = 0
+
+    def ended(self, *, within_s: float | None) -> int | None:
+        """The exit code of the process; None if it has not ended in time."""
+        if isinstance(self.process, BaseProcess):
+            self.process.join(within_s)
+            return self.process.exitcode
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(within_s)
+        return None
 
 
 def _why_dead(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
         return "out of memory? a run with a folder can be resumed, with fewer workers"
-    return 'see above for what it printed; with start="spawn", a script calls simulate below `if __name__ == "__main__":`'
+    return "what it printed stands above; a run with a folder can be resumed"
 
 
-def _start(job: Sites | bytes, others: Sequence[socket.socket]) -> _Worker:
-    """A worker: forked when given the sites themselves, started anew when given them pickled."""
-    ours, theirs = socket.socketpair()
-    process: BaseProcess
-    if isinstance(job, Sites):
-        process = multiprocessing.get_context("fork").Process(target=_work, args=(job, theirs, [ours, *others]), daemon=True)
-    else:
-        process = multiprocessing.get_context("spawn").Process(target=_work_on, args=(job, theirs), daemon=True)
-    try:
+def _fork(sites: Sites, others: Sequence[socket.socket]) -> _Worker:
+    """A worker that begins as a copy of this process. It closes its copies of the parent's ends: they would outlive the parent."""
+    with contextlib.ExitStack() as unless_it_starts:
+        ours, theirs = map(unless_it_starts.enter_context, socket.socketpair())
+        process = multiprocessing.get_context("fork").Process(target=_work, args=(sites, theirs, [ours, *others]), daemon=True)
         process.start()
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+        unless_it_starts.pop_all()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _anew() -> _Worker:
+    """A worker in a fresh interpreter. Unlike multiprocessing's, it does not run the main script again: the job brings all."""
+    with contextlib.ExitStack() as unless_it_starts:
+        ours, theirs = map(unless_it_starts.enter_context, socket.socketpair())
+        code = f"import sys; sys.path[:] = {sys.path!r}; from hansa.simulation.pool import work; work({theirs.fileno()})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
+        )
+        unless_it_starts.pop_all()
+    theirs.close()
     return _Worker(process, ours)
 
 
@@ -177,8 +200,11 @@ def _pickled(sites: Sites) -> bytes:
         raise ConfigError(f"the job cannot be sent to a new process: {error}", path="start", hint='use start="fork"') from error
 
 
-def _work_on(job: bytes, channel: socket.socket) -> None:
-    _work(pickle.loads(job), channel, [])  # noqa: S301  written by our own parent
+def work(descriptor: int) -> None:
+    """Serve as a worker on an inherited channel, whose first message is the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = socket.socket(fileno=descriptor)
+    _work(pickle.loads(_recv(channel)), channel, [])  # noqa: S301  written by our own parent
 
 
 def _work(sites: Sites, channel: socket.socket, inherited: Sequence[socket.socket]) -> None:

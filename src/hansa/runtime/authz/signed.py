@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -70,6 +71,12 @@ def new_project_key() -> Ed25519PrivateKey:
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
     """The public half, raw: 32 bytes."""
     return key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def fingerprint(key: bytes) -> str:
+    """A public key for people to compare: 16 groups of the SHA-256, four digits each."""
+    digest = hashlib.sha256(key).hexdigest()
+    return " ".join(digest[i : i + 4] for i in range(0, 64, 4))
 
 
 def _decode(body: bytes, kind: type[T], where: str | None) -> T:

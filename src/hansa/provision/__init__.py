@@ -1,0 +1,1 @@
+"""The project's own office: who takes part, and the start-up kits."""

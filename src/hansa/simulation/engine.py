@@ -313,7 +313,7 @@ class _Recorder:
     def _checkpoint(self, number: int, tree: Tree, notes: Mapping[str, Any]) -> None:
         if self.folder is None:
             return
-        if self.how.keep_updates:
+        if self.how.keep_updates and "state" in tree:  # what Rounds calls it, and `hansa runs verify` recomputes
             self.folder.save_digest(number, codec.digest(cast(Tree, tree["state"])))
         if number % self.how.checkpoint_every == 0 or number == self.rounds:
             self.folder.save_checkpoint(number, tree, notes)

@@ -90,8 +90,11 @@ class SimulatedFederation:
         """Make the state after a round durable, with the sites' memories.
 
         Raises:
-            ConfigError: the state or the notes use a name that is the federation's own.
+            ConfigError: the state or the notes use a name that is the federation's own. RunError: the workflow never asked for a
+                checkpoint to go on from, so it could not be resumed.
         """
+        if not self.journal.checkpointed:
+            raise RunError("a workflow that checkpoints begins with `federation.restore()`", round=round)
         if taken := [name for name, where in ((_MEMORY, state), (_NOTES, notes)) if name in where]:
             raise ConfigError("this name is the federation's own", path=taken[0], round=round, hint="call it something else")
         if self.on_checkpoint is not None:
@@ -221,7 +224,8 @@ class _Asked:
     def _answer(self, call: Call, spoiled: Kind | None) -> Answer:
         answer = self._f.crew.answer(call)
         self._answered += 1
-        self._f.on_answer(self._answered, len(self._slots))
+        if self._task.expect:  # training: what else a round asks for is quick, and would move the bar back
+            self._f.on_answer(self._answered, len(self._slots))
         if answer.failure is not None:
             return answer
         if spoiled is not None and self._task.expect:

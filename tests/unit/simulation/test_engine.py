@@ -312,3 +312,32 @@ def test_the_model_of_a_job_that_trains_none_is_an_error_that_points_to_the_valu
     assert not isinstance(result.value, Outcome)
     with pytest.raises(ConfigError, match=r"trains no model.*`\.value`"):
         _ = result.model
+
+
+class Descent:
+    """A workflow of one's own with checkpoints whose state is not that of `Rounds`."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.stop = stop
+
+    def __call__(self, federation: Any) -> float:
+        saved = federation.restore()
+        done, w = (0, 0.0) if saved is None else (saved[0], float(np.asarray(saved[1]["w"])))
+        for number in range(done + 1, 4):
+            replies = federation.task(Task("tally", Shareable({"w": np.array(w)}), round=number), range(2), Policy())
+            w += sum(float(np.asarray(reply.shareable.body["n"])) for reply in replies)
+            federation.report({"global": {"w": np.float32(w)}})
+            if number == self.stop:
+                raise Stop
+            federation.checkpoint(number, {"w": np.array(w)}, {"seen": np.int64(number)})
+        return w
+
+
+def test_a_workflow_with_checkpoints_of_its_own_resumes_from_them_with_the_sites_memories(tmp_path: Path) -> None:
+    straight = simulate(hs.Job("own", Descent(), executor=Tally()), sites(0, 1), out=tmp_path / "straight", keep_updates=True)
+    assert straight.value == 3 + 6 + 9
+    with pytest.raises(Stop):
+        simulate(hs.Job("own", Descent(stop=2), executor=Tally()), sites(0, 1), out=tmp_path / "killed")
+    resumed = simulate(hs.Job("own", Descent(), executor=Tally()), sites(0, 1), out=tmp_path / "killed", resume=True)
+    assert resumed.value == straight.value
+    assert lines(tmp_path / "killed") == lines(tmp_path / "straight")

@@ -13,7 +13,7 @@ import hansa as hs
 from hansa.core import trees
 from hansa.core.protocols import Replies
 from hansa.core.round import Policy
-from hansa.core.task import FLContext, Shareable, Signal, Task
+from hansa.core.task import Expect, FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, QuorumError, RunError
 from hansa.simulation.crews import Loop
@@ -220,6 +220,7 @@ def test_the_task_that_a_site_gets_cannot_be_written_to_and_the_callers_can() ->
 )
 def test_a_checkpoint_may_not_use_the_federations_own_names(state: Tree, notes: dict[str, Any], name: str) -> None:
     many, _ = federation(1)
+    many.restore()
     with pytest.raises(ConfigError) as caught:
         many.checkpoint(1, state, notes)
     assert (caught.value.path, caught.value.round) == (name, 1)
@@ -229,6 +230,7 @@ def test_a_restored_federation_has_the_memory_the_clock_and_the_count_of_the_che
     saved: list[Any] = []
     many, _ = federation(2)
     many.on_checkpoint = lambda *state: saved.append(state)
+    many.restore()
     ask(many, Policy())
     many.checkpoint(1, {"state": {"w": np.ones(1)}}, {"best": 3})
     again, _ = federation(2)
@@ -254,3 +256,19 @@ def test_a_record_that_json_cannot_hold_is_refused() -> None:
     many, _ = federation(1)
     with pytest.raises(ConfigError, match="not for a record; expected numbers, text, lists and mappings; got ndarray"):
         many.report({"round": 1, "weights": np.ones(3)})
+
+
+def test_a_workflow_that_checkpoints_without_asking_for_one_first_is_told() -> None:
+    many, _ = federation(1)
+    with pytest.raises(RunError, match=r"begins with `federation\.restore\(\)`"):
+        many.checkpoint(1, {}, {})
+
+
+def test_what_is_shown_of_a_round_under_way_is_its_training() -> None:
+    many, _ = federation(3)
+    shown: list[tuple[int, int]] = []
+    many.on_answer = lambda answered, asked: shown.append((answered, asked))
+    ask(many, Policy())
+    assert shown == []
+    list(many.task(Task("count", expect=(Expect("n"),)), [0, 2], Policy()))
+    assert shown == [(1, 2), (2, 2)]

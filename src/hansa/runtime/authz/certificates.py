@@ -277,7 +277,7 @@ def _check_dates_and_issuer(leaf: x509.Certificate, between: list[x509.Certifica
     try:
         builder.build_client_verifier().verify(leaf, between)
     except verification.VerificationError as error:
-        _refuse(path, error)
+        _refuse(path, error, dated=begins > ends)
     if now < begins:
         hint = f"its clock or yours is off by {_span(begins - now)} or more: set both by NTP"
         raise IdentityError(
@@ -288,8 +288,8 @@ def _check_dates_and_issuer(leaf: x509.Certificate, between: list[x509.Certifica
         raise IdentityError("expired", "the certificate has expired", got=_text(now), expected=f"until {_text(ends)}", hint=hint)
 
 
-def _refuse(path: list[x509.Certificate], error: verification.VerificationError) -> None:
-    """The chain does not hold: because another CA signed it, or because of what it says."""
+def _refuse(path: list[x509.Certificate], error: verification.VerificationError, *, dated: bool) -> None:
+    """The chain does not hold: because another CA signed it, or because of what it says, unless it is `dated`: valid at no time."""
     try:
         for lower, upper in itertools.pairwise(path):
             lower.verify_directly_issued_by(upper)

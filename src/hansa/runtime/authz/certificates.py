@@ -296,9 +296,9 @@ def _refuse(path: list[x509.Certificate], error: verification.VerificationError,
     except (ValueError, TypeError, InvalidSignature):
         hint = "the kit belongs to another project, or the project's CA was made anew: ask its administrator for a new kit"
         raise IdentityError("wrong_ca", "the certificate was not made by this project's CA", hint=hint) from error
-    raise IdentityError(
-        "bad_certificate", f"the certificate may not be used so: {error}", hint="use the kit's own files"
-    ) from error
+    if not dated:
+        hint = "use the kit's own files"
+        raise IdentityError("bad_certificate", f"the certificate may not be used so: {error}", hint=hint) from error
 
 
 def _authority_builder(

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,14 @@ def start(name: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 def resume(name: str, folder: Path, *, workers: int = 1) -> Result:
     """Go on with a run in this process, which is another one than began it."""
     return hs.simulate(doomed.jobs[name], doomed.data, out=folder, seed=3, workers=workers, resume=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_pictures() -> Iterator[None]:
+    """Runs write no curves.png here: drawing takes longer than they do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "matplotlib", None)
+        yield
 
 
 @pytest.fixture(scope="module")

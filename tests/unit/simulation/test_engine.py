@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from hansa.errors import CheckpointError, ConfigError, DataError, HansaError, In
 from hansa.learning.fedavg import fedavg
 from hansa.simulation.engine import simulate
 from hansa.testing.fakes import rows
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write no curves.png here: drawing takes longer than they do."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def test_a_refusal_says_where_what_was_expected_and_what_came() -> None:
     ]
 
 
-def test_the_run_folder_names_who_was_refused(tmp_path: Path) -> None:
+def test_the_run_folder_names_who_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # drawing curves takes longer than the run
     simulate(job({1: delta(1, np.inf)}), sites(0, 1), out=tmp_path / "run")
     [line] = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     [refused] = json.loads(line)["refused"]

@@ -1,0 +1,1 @@
+"""Hansa measured against named baselines, as ratios inside one run: `python -m benchmarks`."""

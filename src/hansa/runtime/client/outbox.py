@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from hansa.core.files import storage_error
 from hansa.errors import StorageError, VersionError
 from hansa.runtime.store.blob import require_digest
 from hansa.runtime.store.disk import Claim, sync_folder
@@ -196,9 +197,13 @@ class Outbox:
         """Turn the database's errors into ours."""
         try:
             yield
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        except UnicodeDecodeError as error:  # SQLite's own message quotes what it cannot read
+            raise self._corrupt("a name in it is not text") from error
         except sqlite3.Error as error:
             text = str(error)
-            if any(word in text for word in ("malformed", "not a database", "corrupt")):
+            if any(word in text for word in ("malformed", "not a database", "corrupt", "decode")):
                 raise self._corrupt(text) from error
             what = "the disk is full" if "full" in text else f"the outbox cannot be used: {text}"
             raise StorageError(what, path=str(self.path)) from error

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from hansa.core.files import storage_error
 from hansa.errors import StorageError, VersionError
 from hansa.runtime.store.disk import Claim, sync_folder
 from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, Event, Events, Head, Line, lines, link
@@ -41,7 +42,8 @@ from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, 
 __all__ = ["Batch", "Commit", "Committed", "Entry", "Event", "Events", "Head", "SqliteEvents"]
 
 SCHEMA_VERSION: Final = 1
-_PAGE = 1_000  # rows read at once: a slow reader holds no transaction that would keep the log from being folded in
+_PAGE_BYTES: Final = 4_096
+_ROWS: Final = 1_000  # rows read at once: a slow reader holds no transaction that would keep the log from being folded in
 _TABLES = MetaData()
 _META = Table("meta", _TABLES, Column("schema_version", Integer, nullable=False))
 _EVENTS = Table(
@@ -113,14 +115,14 @@ class SqliteEvents:
         Raises:
             StorageError: an event is not what was written; names it.
         """
-        query = select(_EVENTS).where(_EVENTS.c.stream == stream).order_by(_EVENTS.c.seq).limit(_PAGE)
+        query = select(_EVENTS).where(_EVENTS.c.stream == stream).order_by(_EVENTS.c.seq).limit(_ROWS)
         while rows := self._rows(query.where(_EVENTS.c.seq > after)):
             yield from map(self._event, rows)
             after = rows[-1].seq
 
     def all(self, after: int = 0) -> Iterator[Event]:
         """The events of all streams in the order in which they were committed. Raises as `read`."""
-        query = select(_EVENTS).order_by(_EVENTS.c.id).limit(_PAGE)
+        query = select(_EVENTS).order_by(_EVENTS.c.id).limit(_ROWS)
         while rows := self._rows(query.where(_EVENTS.c.id > after)):
             yield from map(self._event, rows)
             after = rows[-1].id
@@ -138,17 +140,18 @@ class SqliteEvents:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-            for engine in (self._writer, self._reader):
+            for engine in (self._reader, self._writer):  # the last to close folds the log into the file: it must be able to write
                 if engine is not None:
                     engine.dispose()
             if self._claim is not None:
                 self._claim.close()
 
     def _make(self, connection: Connection) -> None:
-        """Make the tables, unless there are some."""
-        if inspect(connection).get_table_names():
-            return
-        connection.rollback()  # the look at the tables had begun a transaction
+        """Make the tables in a file that is new, or of which a crash left no more than the first page."""
+        with connection.begin():
+            # a file without tables that is longer has lost them: it is damaged, and `_check` will say so
+            if inspect(connection).get_table_names() or self.path.stat().st_size > _PAGE_BYTES:
+                return
         mode = connection.connection.dbapi_connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]  # type: ignore[union-attr]
         if mode != "wal":
             hint = "put it on a local disk: a network's file system cannot hold a database"
@@ -162,15 +165,15 @@ class SqliteEvents:
 
     def _check(self) -> None:
         with self._reader.connect() as connection:
+            faults = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
+            if faults != ["ok"]:
+                raise self._corrupt("; ".join(faults))
             if not {"meta", "events"} <= set(inspect(connection).get_table_names()):
                 raise StorageError("not an event store", path=str(self.path))
             version = connection.execute(select(func.max(_META.c.schema_version))).scalar()
-            if version != SCHEMA_VERSION:
-                hint = "it was written by a newer Hansa; start that one"
-                raise VersionError("a newer event store", path=str(self.path), got=version, expected=SCHEMA_VERSION, hint=hint)
-            faults = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
-        if faults != ["ok"]:
-            raise self._corrupt("; ".join(faults))
+        if version != SCHEMA_VERSION:
+            hint = "it was written by a newer Hansa; start that one"
+            raise VersionError("a newer event store", path=str(self.path), got=version, expected=SCHEMA_VERSION, hint=hint)
 
     def _rows(self, query: Any) -> Sequence[Row[Any]]:  # the columns are the query's own
         with self._translated(), self._reader.connect() as connection:
@@ -193,9 +196,13 @@ class SqliteEvents:
         """Turn the database's errors into ours."""
         try:
             yield
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        except UnicodeDecodeError as error:  # SQLite's own message quotes what it cannot read
+            raise self._corrupt("a name in it is not text") from error
         except DBAPIError as error:
             text = str(error.orig)
-            if any(word in text for word in ("malformed", "not a database", "corrupt")):
+            if any(word in text for word in ("malformed", "not a database", "corrupt", "decode")):
                 raise self._corrupt(text) from error
             full = "full" in text
             hint = "free some space and start again; nothing that stood was changed" if full else None
@@ -210,8 +217,19 @@ def _engine(path: Path, mode: Literal["ro", "rwc"]) -> Engine:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)) if mode == "rwc" else None
         uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "trusted_schema=OFF", "cell_size_check=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a new file
+            for pragma in (
+                "synchronous=FULL",
+                "foreign_keys=ON",
+                "recursive_triggers=ON",
+                "trusted_schema=OFF",
+                "cell_size_check=ON",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     if mode == "ro":

@@ -156,9 +156,13 @@ def test_a_site_whose_data_cannot_be_loaded_is_refused(options: dict[str, Any]) 
 def test_a_site_that_cannot_evaluate_is_told_with_the_round() -> None:
     class Blind(Means):
         def evaluate(self, model: Any, data: Any) -> Any:
-            raise RuntimeError("no eyes")
+            if len(data.x) and data.x[0, 0] == 1:
+                raise RuntimeError("no eyes")
+            return super().evaluate(model, data)
 
-    result = simulate(hs.Job("blind", fedavg(Blind(), rounds=1)), sites(0, 1))
+    seeing, both = sites(0), Rows(np.ones((3, 1), np.float32), np.zeros(3), parts=np.array([0, 0, 1], np.int8))
+    data = FederatedRows(["a", "b"], lambda slot: both if slot else seeing.load(0))
+    result = simulate(hs.Job("blind", fedavg(Blind(), rounds=1)), data)
     assert w(result) == pytest.approx([5 / 3, 5 / 3])
     assert result.metrics[0]["raised"][0]["task"] == "evaluate_valid"
 

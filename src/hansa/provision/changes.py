@@ -125,6 +125,8 @@ def rotate(folder: Path, name: str, *, now: float, central_keys: bool = False, z
 def _add(folder: Path, party: Site | Person, *, now: float, central_keys: bool, zips: bool) -> Done:
     with office(folder) as state:
         desk, roster = _open(folder, state, now, central_keys=central_keys or _central(state), zips=zips)
+        if roster.is_revoked(party.name):
+            raise ConfigError(f"{party.name!r} is revoked for good", hint="add the party under another name")
         project, table = roster.project, "sites" if isinstance(party, Site) else "people"
         others = tuple(each for each in getattr(project, table) if each.name != party.name)
         return _update(desk, roster, msgspec.structs.replace(project, **{table: (*others, party)}))

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -102,8 +103,13 @@ def canonical(data: Mapping[str, Any]) -> str:
 
 def link(prev: str, *, stream: str, seq: int, kind: str, at: float, text: str) -> str:
     """The hash of an event: SHA-256, in hex, of the link before it and its canonical JSON. `text` is `canonical(data)`."""
-    body = f'{prev}{{"at":{at!r},"data":{text},"kind":{json.dumps(kind)},"seq":{seq},"stream":{json.dumps(stream)}}}'
+    body = f'{prev}{{"at":{at!r},"data":{text},"kind":{_quoted(kind)},"seq":{seq},"stream":{_quoted(stream)}}}'
     return hashlib.sha256(body.encode()).hexdigest()
+
+
+@lru_cache(maxsize=4_096)  # kinds and streams come again and again
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 class Line(NamedTuple):

@@ -2,6 +2,8 @@
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +126,18 @@ def test_what_cannot_be_kept_is_refused_whole(outbox: Outbox) -> None:
     assert (outbox.pending(), outbox.digests()) == ([], set())
 
 
+def test_a_full_disk_keeps_nothing_half(outbox: Outbox) -> None:
+    assert outbox._db is not None
+    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
+    outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    key, result = Key("run", 1, 1, 0), {"trace": "x" * 100_000}
+    with pytest.raises(StorageError, match="the disk is full"):
+        outbox.put(key, result, A, memory={"control": B})
+    assert (outbox.pending(), outbox.digests()) == ([], set())
+    outbox._db.execute(f"PRAGMA max_page_count = {2**30}")
+    assert outbox.put(key, result, A, memory={"control": B})
+
+
 def test_a_second_agent_is_refused(outbox: Outbox) -> None:
     with pytest.raises(StorageError, match="two agents"):
         Outbox(outbox.path)
@@ -147,3 +161,9 @@ def test_a_newer_a_damaged_and_a_closed_outbox_say_so(outbox: Outbox, tmp_path: 
         Outbox(tmp_path / "bad.sqlite")
     with pytest.raises(StorageError, match="nowhere"):
         Outbox(tmp_path / "nowhere" / "outbox.sqlite")
+
+
+def test_a_site_needs_no_database_library_of_the_servers() -> None:
+    modules = "hansa.runtime.client.outbox, hansa.runtime.audit.chain, hansa.runtime.store.blobs"
+    code = f"import sys, {modules}; print([name for name in sys.modules if name.startswith('sqlalchemy')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

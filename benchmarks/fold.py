@@ -28,19 +28,25 @@ def run(*, small: bool) -> list[Figure]:
     gigabytes = UPDATES * entries * 4 / 1e9
     works = _works(updates)
     costs = alternate({name: partial(cost_of, work) for name, work in works.items()}, repeats=repeats)
-    speed = {name: median(gigabytes / cost.wall_s for cost in each) for name, each in costs.items()}
+    by_cpu, by_wall = (
+        {name: median(gigabytes / (c.wall_s if wall else c.cpu_s) for c in each) for name, each in costs.items()}
+        for wall in (False, True)
+    )
     details = {
         "runs": shown(costs),
-        "GB per wall s": {name: round(value, 2) for name, value in speed.items()},
-        "GB per CPU s": {name: round(median(gigabytes / c.cpu_s for c in each), 2) for name, each in costs.items()},
+        "GB per wall s": {name: round(value, 2) for name, value in by_wall.items()},
+        "GB per CPU s": {name: round(value, 2) for name, value in by_cpu.items()},
         "entries": entries,
         "updates": UPDATES,
     }
-    targets = {"fold, 1 thread": 3.0, "fold, 2 threads": 4.5, "gate and fold, 1 thread": 2.5, "one after the other": 2.0}
+    # A thread's own speed is counted by its CPU time, which other programs disturb less; two threads by the wall.
+    targets = {"fold, 1 thread": 3.0, "gate and fold, 1 thread": 2.5, "one after the other": 2.0}
     figures = [
-        Figure("W5", name, speed[name], "GB/s", f"{COPY}: {speed[COPY]:.2f} GB/s", target, ">=", details if i == 0 else {})
+        Figure("W5", name, by_cpu[name], "GB per CPU s", f"{COPY}: {by_cpu[COPY]:.2f}", target, ">=", details if i == 0 else {})
         for i, (name, target) in enumerate(targets.items())
     ]
+    two = by_wall["fold, 2 threads"]
+    figures.append(Figure("W5", "fold, 2 threads", two, "GB per wall s", f"{COPY}: {by_wall[COPY]:.2f}", 4.5, ">="))
     base = _pairs(costs["fold, 1 thread"], costs[COPY])
     figures.append(Figure("W5", "fold, 1 thread, against a copy", base, "x speed of baseline", COPY))
     add = "torch add_, update by update, float32"

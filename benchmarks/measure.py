@@ -182,9 +182,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def run_python(*arguments: str, env: Mapping[str, str] | None = None) -> Any:
+def run_python(*arguments: str, env: Mapping[str, str]) -> Any:
     """The JSON that a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=True, env={**os.environ, **(env or {})}
-    )
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=env)
     return json.loads(done.stdout)

@@ -35,21 +35,21 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_def
     """A message: fields that a newer version adds are passed over, fields that are missing are an error."""
 
 
-class Enrol(Message):
+class Enrol(Message, frozen=True):
     """A certificate signing request with the kit's one-time token."""
 
     csr: str
     token: str
 
 
-class Enrolled(Message):
+class Enrolled(Message, frozen=True):
     """The site's certificate and the chain it belongs to, as PEM."""
 
     certificate: str
     chain: str
 
 
-class Token(Message):
+class Token(Message, frozen=True):
     """A token that is worth nothing without the site's key."""
 
     token: str
@@ -57,7 +57,7 @@ class Token(Message):
     server_time: float
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """What a site is and can do."""
 
     versions: list[int]
@@ -69,7 +69,7 @@ class Hello(Message):
     memory_bytes: int = 0
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """The agreed version, the project, and the event from which to poll."""
 
     version: int
@@ -80,7 +80,7 @@ class Welcome(Message):
     policy: str = ""  # the signed policy document, if newer than the site's
 
 
-class Assignment(Message):
+class Assignment(Message, frozen=True):
     """A task for one site. `body` is the digest of the encoded shareable; `bundle` that of the signed job."""
 
     run: str
@@ -99,7 +99,7 @@ class Assignment(Message):
     deadline_s: float | None = None
 
 
-class Offer(Message):
+class Offer(Message, frozen=True):
     """A run that a site is asked to take part in: it accepts or refuses before the first task."""
 
     run: str
@@ -110,7 +110,7 @@ class Offer(Message):
     slot: int
 
 
-class Ended(Message):
+class Ended(Message, frozen=True):
     """A run is over, or a task is no longer wanted (`seq` set)."""
 
     run: str
@@ -119,7 +119,7 @@ class Ended(Message):
     models: dict[str, str] = {}  # "final", "best" -> digest, for sites that contributed and want them
 
 
-class Work(Message):
+class Work(Message, frozen=True):
     """What is new for a site. `after` is the number to poll with next."""
 
     after: int
@@ -128,7 +128,7 @@ class Work(Message):
     ended: list[Ended] = []
 
 
-class Result(Message):
+class Result(Message, frozen=True):
     """A site's answer to an assignment or to an offer (`seq` 0): a blob, or the failure that stands in its place."""
 
     run: str
@@ -144,13 +144,13 @@ class Result(Message):
     seconds: float = 0.0
 
 
-class Ack(Message):
+class Ack(Message, frozen=True):
     """What became of a result. Only `accepted` counts it; every other word tells the site to forget it."""
 
     outcome: Literal["accepted", "duplicate", "late", "stale", "foreign", "ended"]
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """How far a task is: bytes moved and steps taken since it was assigned."""
 
     run: str
@@ -159,13 +159,13 @@ class Progress(Message):
     steps: int = 0
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """A heartbeat."""
 
     busy: list[Progress] = []
 
 
-class Note(Message):
+class Note(Message, frozen=True):
     """One live line of a run: a metric or a log line."""
 
     run: str
@@ -176,13 +176,13 @@ class Note(Message):
     round: int = 0
 
 
-class Notes(Message):
+class Notes(Message, frozen=True):
     """Lines in order."""
 
     notes: list[Note]
 
 
-class Problem(Message):
+class Problem(Message, frozen=True):
     """Why a request failed (RFC 9457). `code` is stable; `hint` says what to do."""
 
     title: str

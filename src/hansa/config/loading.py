@@ -61,6 +61,11 @@ def load(path: str, *, overrides: Sequence[str] = (), data: str | None = None, e
     return Loaded(_overridden(found, overrides), sets, {}, *again, note)
 
 
+def job(path: Path) -> Job:
+    """The job of a job file, as a bundle brings it."""
+    return read(path).job()
+
+
 def with_init(job: Job, file: str | Path) -> Job:
     """The job started from the model in a safetensors file.
 

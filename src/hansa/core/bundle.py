@@ -49,6 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     job: str
     job_hash: str
     data: str
+    seed: int = 0
     plan: str
     plan_hash: str
     requires: list[str] = []
@@ -87,6 +88,7 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
         job=job.name,
         job_hash=job.hash,
         data=job.data,
+        seed=job.seed or 0,
         plan=plan,
         plan_hash=hashlib.sha256(plan.encode()).hexdigest(),
         requires=sorted(job.requires),

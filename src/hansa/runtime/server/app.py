@@ -5,11 +5,11 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 
 | request | body, query | answer |
 |---|---|---|
-| PUT /v1/blobs/{digest} | header Upload-Offset, Upload-Length; at most 1 MiB | 204, header Upload-Offset: how much is here |
-| POST /api/runs | {"bundle": digest, "seed": 0, "sites": [..]?, "min_sites": n?, "priority": 0} | 201 run |
+| PUT /v1/blobs/{digest} | headers Upload-Offset, Upload-Length; at most 1 MiB | 204, header Upload-Offset: what is here |
+| POST /api/runs | {"bundle": digest, "seed", "sites", "min_sites", "priority", "request"}: views.Submission | 201 run |
 | GET /api/runs | | {"runs": [run, ..]}, newest last |
 | GET /api/runs/{id} | | run |
-| GET /api/runs/{id}/events | ?after=0&hold_s=0 | {"events": [event, ..], "after": n}; held until there are some, or for hold_s (<= 25) |
+| GET /api/runs/{id}/events | ?after=0&hold_s=0 | {"events": [event, ..], "after": n}; held until there is one, at most 25 s |
 | POST /api/runs/{id}/abort, pause, resume | {"reason": ""}? | run |
 | DELETE /api/runs/{id} | | 204; the run must have ended |
 | GET /api/runs/{id}/files | | {"files": [{"path", "bytes"}, ..]}: the run folder |
@@ -19,14 +19,148 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 | POST /api/sites/{name}/disable, enable | {"reason": ""}? | site |
 | GET /api/audit | ?stream=project&after=0 | {"streams": [..], "events": [link, ..], "after": n}; at most 1,000 |
 | GET /metrics, /health | | Prometheus text; {"status": "ok", "project", "version", "time"} |
-| GET /schema | | OpenAPI |
+| GET /schema/openapi.json | | OpenAPI |
 
-run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "refused": {site: reason}, "accepted": [name, ..],
-"min_sites", "priority", "seed", "created", "ended": null | s, "reason": "", "metrics": {name: number}, "job_hash", "bundle"}
-`state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times are seconds since 1970.
-event: {"seq", "kind", "at", ...data}. Kinds: run.submitted site.accepted site.refused run.started task.opened task.started result task.lost
-task.closed round checkpoint run.paused run.resumed run.crashed run.ended. `round` carries a line of metrics.jsonl as "record".
-site: {"site", "org", "online", "disabled", "seen": s | null, "cores", "gpus", "memory_bytes", "data": {label: type}, "runs": [id, ..]}
+run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "accepted": [name, ..],
+"refused": {site: reason}, "min_sites", "priority", "seed", "created", "ended": null | s, "reason": "", "metrics": {name: number},
+"job_hash", "bundle"}. `state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times: s since 1970.
+event: {"seq", "kind", "at", ...data}; a step's number is "step". Kinds: run.submitted run.offered site.accepted site.refused
+run.started run.ready task.opened task.started result task.lost task.closed round checkpoint run.paused run.resumed run.crashed
+run.ended. `round` carries a line of metrics.jsonl as "record".
+site: {"site", "org", "online", "disabled": null | reason, "seen": s | null, "cores", "gpus", "memory_bytes", "data": {label: type},
+"runs": [id, ..]}
 link: an event as it is chained: {"id", "stream", "seq", "kind", "at", "data", "prev", "hash"}. Streams: project, run/ID.
 A refusal is application/problem+json: {"title", "status", "code", "detail", "hint"} (messages.Problem).
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar, Request, Response, get
+from litestar.config.response_cache import ResponseCacheConfig
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.logging import LoggingConfig
+from litestar.openapi import OpenAPIConfig
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from hansa.errors import HansaError, IdentityError, InputError, RefusedError, StorageError
+from hansa.runtime.protocol.messages import PROBLEM, Problem, encode
+from hansa.runtime.server import api, site_api
+from hansa.runtime.server.people import NotThereError, People
+from hansa.runtime.server.views import Health
+from hansa.runtime.store.blob import DigestError, MissingBlobError, OffsetError
+
+_AGAIN: Final = frozenset({"no_token", "token_expired", "bad_signature", "no_proof", "stolen_token", "clock_skew", "replayed"})
+_STATUS: Final[tuple[tuple[type[HansaError], int], ...]] = (
+    (NotThereError, 404),
+    (MissingBlobError, 404),
+    (OffsetError, 409),
+    (DigestError, 422),
+    (InputError, 400),
+    (RefusedError, 403),
+    (StorageError, 507),
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the handlers work with."""
+
+    people: People
+    project: str
+
+
+def make_app(served: Served) -> Litestar:
+    """The ASGI application."""
+    registry = CollectorRegistry()
+    registry.register(_Numbers(served.people))
+    return Litestar(
+        route_handlers=[health, metrics, *site_api.HANDLERS, *api.HANDLERS],
+        state=State({"people": served.people, "door": served.people.door, "registry": registry, "project": served.project}),
+        exception_handlers={HansaError: _refused, msgspec.MsgspecError: _malformed, HTTPException: _http, Exception: _fault},
+        openapi_config=OpenAPIConfig(title="Hansa", version=version("hansa"), path="/schema"),
+        response_cache_config=ResponseCacheConfig(default_expiration=0),
+        logging_config=LoggingConfig(log_exceptions="never"),
+        request_max_body_size=site_api.BODY_LIMIT,
+    )
+
+
+@get("/health", sync_to_thread=False)
+def health(state: State) -> Health:
+    """Whether the server is up, for load balancers and preflights."""
+    return Health("ok", state.project, version("hansa"), state.people.inbox.clock.now())
+
+
+@get("/metrics", sync_to_thread=False, include_in_schema=False)
+def metrics(state: State) -> Response[bytes]:
+    """Numbers for Prometheus: counts, no names."""
+    return Response(generate_latest(state.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+class _Numbers(Collector):
+    """The server's numbers, counted when they are asked for."""
+
+    def __init__(self, people: People) -> None:
+        self._people = people
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """All of them."""
+        book, presence = self._people.inbox.book, self._people.presence
+        states = GaugeMetricFamily("hansa_runs", "Runs by state.", labels=["state"])
+        counted: dict[str, int] = {}
+        for run in book.runs.values():
+            counted[run.state] = counted.get(run.state, 0) + (not run.deleted)
+        for state, count in sorted(counted.items()):
+            states.add_metric([state], count)
+        online = sum(presence.online(site) for site in book.sites)
+        free = self._people.inbox.blobs.free_bytes
+        return [
+            states,
+            GaugeMetricFamily("hansa_sites_online", "Sites heard of within 30 s.", value=online),
+            GaugeMetricFamily("hansa_runs_live", "Runs whose process is up.", value=self._people.scheduler.live),
+            GaugeMetricFamily("hansa_events", "Events committed.", value=book.last),
+            GaugeMetricFamily("hansa_free_bytes", "Room for blobs, the reserve left out.", value=free),
+        ]
+
+
+def problem(status: int, code: str, title: str, *, detail: str = "", hint: str = "") -> Response[bytes]:
+    """A refusal in the form of RFC 9457."""
+    content = encode(Problem(title=title, status=status, code=code, detail=detail, hint=hint))
+    headers = {"WWW-Authenticate": "DPoP"} if status == 401 else {}
+    return Response(content, status_code=status, media_type=PROBLEM, headers=headers)
+
+
+def _refused(_: Request[Any, Any, Any], error: HansaError) -> Response[bytes]:
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, IdentityError) and error.code in _AGAIN:
+        status = 401
+    parts = {"at": error.path, "expected": error.expected, "got": error.got}
+    detail = "; ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+    answer = problem(status, error.code, error.message, detail=detail, hint=error.hint or "")
+    if isinstance(error, OffsetError) and error.expected is not None:
+        answer.headers["Upload-Offset"] = str(error.expected)
+    return answer
+
+
+def _malformed(_: Request[Any, Any, Any], error: msgspec.MsgspecError) -> Response[bytes]:
+    return problem(400, "malformed", "the message cannot be read", detail=str(error))
+
+
+def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    where = "; ".join(f"{each.get('key', '')}: {each.get('message', '')}" for each in extra if isinstance(each, dict))
+    code = {400: "malformed", 404: "not_found", 405: "method", 413: "too_large"}.get(error.status_code, "http")
+    return problem(error.status_code, code, error.detail, detail=where)
+
+
+def _fault(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: the outermost call of the server. What it says stays in the log."""
+    site_api.log_fault(error)
+    return problem(500, "fault", "the server failed; its log says why", hint="send it again; tell the administrator if it stays")

@@ -1,0 +1,174 @@
+"""The door: who asks, checked on every request against the live roster; and what roles may do, each refusal on record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from hansa.errors import HansaError, RefusedError
+from hansa.runtime.audit.chain import entry
+from hansa.runtime.authz.certificates import Identity, check_chain
+from hansa.runtime.authz.enrolment import Ticket, enrol
+from hansa.runtime.authz.policy import Member, Policy, read_policy
+from hansa.runtime.authz.rights import permits
+from hansa.runtime.config import POLICY_FILE, Kit
+from hansa.runtime.protocol.messages import TOKEN_S, Enrol, Enrolled, Token
+from hansa.runtime.protocol.session import Seen, check_proof, check_token, issue, new_secret
+from hansa.runtime.server.inbox import Inbox
+from hansa.runtime.server.state import PROJECT
+from hansa.runtime.store.event import Entry
+
+ROSTER_S: Final = 2.0  # how often the roster's file is looked at: a revocation bites within that
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: a member of the project, the identity that the token named, and the key's thumbprint."""
+
+    member: Member
+    identity: Identity
+    thumbprint: str
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return self.member.name
+
+    @property
+    def actor(self) -> str:
+        """The name and the key, as the audit has them."""
+        return f"{self.member.name} {self.thumbprint[:16]}"
+
+
+class Door:
+    """Checks who asks. `on_roster` is called when the roster has changed.
+
+    Raises:
+        IdentityError: the kit's policy is not signed by the project.
+    """
+
+    def __init__(self, kit: Kit, inbox: Inbox) -> None:
+        self._kit, self._inbox = kit, inbox
+        self._ca, self._secret, self._seen = kit.ca_certificate(), new_secret(), Seen()
+        self.policy: Policy = read_policy(kit.policy, kit.project_key)
+        self._stamp = self._file_stamp()
+        self.on_roster: Callable[[], None] = lambda: None
+
+    def token(self, method: str, path: str, proof: str | None) -> Token:
+        """A token for who shows a certificate of this project and its key.
+
+        Raises:
+            IdentityError: says which fault it is.
+        """
+        now = time.time()
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        identity = check_chain(proved.chain, self._ca, now=now)
+        self.policy.admit(identity)
+        text = issue(self._secret, identity=identity, thumbprint=proved.thumbprint, now=now)
+        return Token(token=text, expires_in=TOKEN_S, server_time=now)
+
+    def admit(self, method: str, path: str, proof: str | None, authorization: str | None, kind: str) -> Asker:
+        """Who asks, if they are of that kind.
+
+        Raises:
+            IdentityError: says which fault it is. RefusedError: another kind.
+        """
+        now = time.time()
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        scheme, _, token = (authorization or "").partition(" ")
+        identity = check_token(self._secret, token if scheme == "DPoP" else None, proved, now=now)
+        member = self.policy.admit(identity)
+        if identity.kind not in kind.split("|"):
+            raise RefusedError("this is not for you", got=identity.kind, expected=kind, hint="use the kit of a person or of a site")
+        return Asker(member, identity, proved.thumbprint)
+
+    def still(self, asker: Asker) -> None:
+        """Return if the asker is still good: asked anew while a transfer or a poll goes on.
+
+        Raises:
+            IdentityError: `revoked`, or another fault.
+        """
+        self.policy.admit(asker.identity)
+
+    async def require(self, asker: Asker, command: str, resource: str, *, own: bool = False, same_org: bool = False) -> None:
+        """Return if the asker's role permits it; a refusal is put on record first.
+
+        Raises:
+            RefusedError: it does not.
+        """
+        if permits(asker.member.role, command, own=own, same_org=same_org):
+            return
+        role = asker.member.role or "no role"
+        denied = entry(asker.actor, command, resource, "deny", reason=role, hashes={"policy": str(self.policy.version)})
+        await self._inbox.commit({PROJECT: [denied]})
+        hint = "ask the project's administrator for the right, or the author of the run"
+        raise RefusedError(f"a {role} may not do this", got=f"{command} {resource}", hint=hint)
+
+    def permitted(self, asker: Asker, command: str, resource: str) -> Entry:
+        """The audit's entry of something that is done: to be committed with it."""
+        return entry(asker.actor, command, resource, "permit", hashes={"policy": str(self.policy.version)})
+
+    async def enrol(self, method: str, path: str, proof: str | None, asked: Enrol) -> Enrolled:
+        """A site's first certificate, for its one-time token.
+
+        Raises:
+            IdentityError: says which fault it is.
+        """
+        now = time.time()
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        bootstrap = check_chain(proved.chain, self._ca, now=now)
+        used = self._inbox.book.tickets
+        tickets = [_with_use(ticket, used) for ticket in self._kit.tickets().tickets]
+        made = enrol(
+            asked.csr, asked.token, bootstrap=bootstrap, tickets=tickets, policy=self.policy, authority=self._kit.site_ca(), now=now
+        )
+        if made.ticket is not None:
+            data = {
+                "site": made.identity.name,
+                "serial": made.identity.serial,
+                "hash": made.ticket.hash,
+                "used_for": made.ticket.used_for,
+            }
+            await self._inbox.commit({PROJECT: [Entry("site.enrolled", data)]})
+        return Enrolled(certificate=made.certificate_pem, chain=self._kit.ca.read_text())
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Take in a new roster when its file changes, until the server stops. While a new one is not good, the old one stands."""
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(ROSTER_S):
+                    await stop.wait()
+            except TimeoutError:
+                await self._look()
+
+    async def _look(self) -> None:
+        stamp = self._file_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        path = self._kit.folder / POLICY_FILE
+        try:
+            policy = read_policy(path.read_bytes(), self._kit.project_key, newer_than=self.policy)
+        except (HansaError, OSError) as error:
+            await self._inbox.commit({PROJECT: [Entry("policy.refused", {"reason": str(error)[:500]})]})
+            return
+        if policy.version > self.policy.version:
+            self.policy = policy
+            await self._inbox.commit({PROJECT: [Entry("policy.taken", {"version": policy.version})]})
+            self.on_roster()
+
+    def _file_stamp(self) -> tuple[int, int]:
+        try:
+            found = (self._kit.folder / POLICY_FILE).stat()
+        except FileNotFoundError:  # being replaced by hand: the roster at hand stands
+            return 0, 0
+        return found.st_mtime_ns, found.st_ino
+
+
+def _with_use(ticket: Ticket, used: dict[str, str]) -> Ticket:
+    return msgspec.structs.replace(ticket, used_for=used.get(ticket.hash, "")) if ticket.hash in used else ticket

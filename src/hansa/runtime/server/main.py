@@ -1,0 +1,176 @@
+"""The server's process: opens the stores, folds the events, serves until it is told to stop, and stops clean."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+
+from hansa.core.files import storage_error
+from hansa.errors import InputError, UnreachableError
+from hansa.runtime.config import Kit, ServerSettings, load_kit
+from hansa.runtime.server.app import Served, make_app
+from hansa.runtime.server.door import Door
+from hansa.runtime.server.inbox import Clock, Inbox
+from hansa.runtime.server.people import People
+from hansa.runtime.server.places import Places
+from hansa.runtime.server.presence import Presence
+from hansa.runtime.server.scheduler import Scheduler
+from hansa.runtime.server.state import PROJECT, Book
+from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.store.event import Entry
+from hansa.runtime.store.events import SqliteEvents
+from hansa.runtime.store.group import GroupCommit
+
+MOST_RUNS: Final = 8  # that go on at once
+STOP_S: Final = 5.0  # for requests that are under way when the server stops
+_TRY_S: Final = 0.02
+
+
+def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Callable[[str], None], most: int = MOST_RUNS) -> None:
+    """Serve a project until SIGTERM or SIGINT. `ready` is called with the address when connections are taken.
+
+    `environment` is the process's own, of which runs get a part.
+
+    Raises:
+        InputError: not a server's kit, or the port is in use. StorageError: the stores cannot be used, or another process does.
+    """
+    kit = load_kit(kit_folder)
+    if kit.kind != "server":
+        raise InputError("not a server's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit named `server`")
+    asyncio.run(_serve(kit, environment, ready, most))
+
+
+async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str], None], most: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    settings = kit.server or ServerSettings()
+    port = _free_port(settings.host, settings.port)
+    places = Places(kit.data.absolute())
+    try:
+        places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, places.root) from error
+    with contextlib.closing(SqliteEvents(places.events)) as events, contextlib.closing(FileBlobs(places.blobs)) as blobs:
+        book = Book()
+        for event in events.all():
+            book.apply(event)
+        async with GroupCommit(events) as group:
+            inbox = Inbox(book, group, blobs, Clock())
+            await inbox.commit({PROJECT: [Entry("server.started", {"epoch": book.epoch + 1})]})
+            door = Door(kit, inbox)
+            presence = Presence(book.sites, inbox.lose)
+            scheduler = Scheduler(inbox, presence, places, door.policy, environment, most=most)
+            door.on_roster = lambda: _new_roster(door, scheduler, inbox)
+            people = People(door, inbox, events, scheduler, presence, places, kit.ca_certificate())
+            server = _granian(kit, settings.host, port, make_app(Served(people, kit.project)))
+            await _until(stop, server, [door.watch(stop), presence.watch(stop), scheduler.serve(stop)], kit, port, ready)
+            inbox.hang_up()
+            await scheduler.close()
+            await _stopped(server)
+            await inbox.close()
+
+
+def _new_roster(door: Door, scheduler: Scheduler, inbox: Inbox) -> None:
+    """A revocation bites now: held polls ask again whether they may go on."""
+    scheduler.use(door.policy)
+    inbox.bells.ring_all()
+
+
+def _granian(kit: Kit, host: str, port: int, app: Any) -> _Embedded:
+    return _Embedded(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+        backlog=1024,
+        ssl_cert=kit.certificate,
+        ssl_key=kit.key,
+        ssl_ca=kit.ca,
+        ssl_client_verify=kit.direct,
+    )
+
+
+class _Embedded(Server):
+    """The HTTP server, with the task that it runs in."""
+
+    running: asyncio.Task[None]
+
+
+async def _until(
+    stop: asyncio.Event, server: _Embedded, work: list[Any], kit: Kit, port: int, ready: Callable[[str], None]
+) -> None:
+    """Serve until the stop; what fails before ends the server."""
+    server.running = asyncio.create_task(server.serve())
+    tasks = [server.running, *(asyncio.create_task(each) for each in work), asyncio.create_task(stop.wait())]
+    try:
+        await _listening((kit.server or ServerSettings()).host, port, server.running)
+        ready(kit.url)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        if not stop.is_set():
+            raise UnreachableError("the HTTP server has ended", hint="see what it printed before")
+    finally:
+        stop.set()
+        for task in tasks[1:]:
+            if not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _stopped(server: _Embedded) -> None:
+    server.stop()  # type: ignore[no-untyped-call]  # granian annotates only a part of itself
+    try:
+        async with asyncio.timeout(STOP_S):
+            await server.running
+    except TimeoutError:
+        return
+
+
+async def _listening(host: str, port: int, running: asyncio.Task[None]) -> None:
+    """Return when connections are taken. Granian tells nobody of the moment, so it is tried."""
+    place = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    while not running.done():
+        try:
+            _, writer = await asyncio.open_connection(place, port)
+        except OSError:
+            await asyncio.wait([running], timeout=_TRY_S)
+            continue
+        writer.close()
+        await writer.wait_closed()
+        return
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, if nobody listens on it; any free one for 0. The server shares ports among its workers, and would not notice.
+
+    Raises:
+        InputError: it is in use, or may not be used; names it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            used = error.errno == errno.EADDRINUSE
+            hint = (
+                "another server is running: stop it, or set [server] port in kit.toml" if used else "choose another host and port"
+            )
+            what = "the port is in use" if used else f"the server cannot listen here: {error.strerror}"
+            raise InputError(what, path="server.port", got=f"{host}:{port}", hint=hint) from error
+        return int(trial.getsockname()[1])

@@ -1,0 +1,239 @@
+"""A run's process, as the server sees it: started, told what was committed, started again when it dies, ended for sure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hansa.core.bundle import extract, open_bundle
+from hansa.core.task import Failure
+from hansa.errors import HansaError, StorageError
+from hansa.record.folder import RunFolder
+from hansa.runtime.jobs import link
+from hansa.runtime.jobs.link import Came, Done, Line, Start
+from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
+from hansa.runtime.server.places import Places
+from hansa.runtime.server.state import Run, stream_of
+from hansa.runtime.store.blob import Blobs
+from hansa.runtime.store.event import Entry
+
+CRASHES: Final = 3  # deaths in a row without a finished step, after which a run has failed
+GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
+_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Runner:
+    """Keeps the process of one run alive until the run has ended or is to stop. `environment` is the server's."""
+
+    def __init__(self, run: Run, inbox: Inbox, places: Places, absent: Participates, environment: Mapping[str, str]) -> None:
+        self._run, self._inbox, self._places, self._absent = run, inbox, places, absent
+        self._environment = {name: environment[name] for name in _PASSED_ON if name in environment} | _ONE_THREAD
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._stopping = ""
+        self._done = False
+
+    def came(self, came: Came) -> None:
+        """Tell the process what was committed; one that has died asks when it is back."""
+        self._send(came)
+
+    async def serve(self) -> None:
+        """Run the process, again and again if it dies, until the run has ended or is to stop.
+
+        Raises:
+            StorageError: the disk is full; the run can go on later.
+        """
+        try:
+            while not (self._done or self._stopping):
+                why = await self._once()
+                if not (self._done or self._stopping):
+                    await self._crashed(why)
+        finally:
+            await self._end_process()
+            await asyncio.to_thread(self._seal)
+
+    def stop(self, why: str) -> None:
+        """Ask the process to end; `serve` then returns."""
+        self._stopping = self._stopping or why
+        self._send(link.Stop(reason=why))
+        if self._writer is not None:
+            self._writer.close()  # what it is computing, it notices this when it next asks
+
+    async def _once(self) -> str:
+        """One life of the process; why it ended."""
+        source = await asyncio.to_thread(_extracted, self._run, self._inbox.blobs, self._places)
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await self._spawn(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=link.LINE_LIMIT)
+        self._send(self._start(source))
+        why = ""
+        try:
+            while not self._stopping and (line := await reader.readline()):
+                await self._take(link.from_run(line))
+        except (msgspec.MsgspecError, ValueError, KeyError) as error:  # the user's code shares the process with the link
+            why = f"its process said something that is not understood: {error}"
+        except ConnectionError as error:
+            why = str(error)
+        finally:
+            code = await self._end_process()
+        return why or (f"its process was ended by signal {-code}" if code < 0 else f"its process ended with code {code}")
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        work = self._places.work(self._run.id)
+        with (work / "log.txt").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "hansa.runtime.server.run_main",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=work,
+                start_new_session=True,
+            )
+
+    def _start(self, source: Path) -> Start:
+        what = self._run.what
+        return Start(
+            run=what.run,
+            reference=what.reference,
+            source=str(source),
+            folder=str(self._places.folder(what.run).absolute()),
+            blobs=str(self._places.blobs.absolute()),
+            sites=what.sites,
+            seed=what.seed,
+            submitted=self._run.created,
+        )
+
+    async def _take(self, message: link.FromRun) -> None:
+        """Do what the process asks. What it does not wait for is committed in order, while it goes on."""
+        run, inbox = self._run, self._inbox
+        match message:
+            case link.Open():
+                self._send(await inbox.open(run, message, self._absent))
+            case link.Assign():
+                await inbox.again(run, message, self._absent)
+            case link.Ready():
+                self._note("run.ready", {"rounds": message.rounds, "restored": message.restored})
+            case link.Close():
+                self._note("task.closed", msgspec.to_builtins(_short(message)))
+            case link.Report():
+                self._note("round", {"record": _record(message.record)})
+            case link.Saved():
+                self._note("checkpoint", {"round": message.round, "seq": message.seq})
+            case Done():
+                await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
+                self._done = True
+
+    def _note(self, kind: str, data: Mapping[str, Any]) -> None:
+        committing = self._inbox.begin({stream_of(self._run.id): [Entry(kind, data)]})
+        committing.add_done_callback(self._noted)
+
+    def _noted(self, committing: asyncio.Future[Any]) -> None:
+        """What could not be committed ends the process: it goes on from its checkpoint when there is room."""
+        if not committing.cancelled() and committing.exception() is not None:
+            self.stop(f"the server cannot keep what happens: {committing.exception()}")
+
+    def _send(self, line: Line) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(link.encode(line))
+
+    async def _crashed(self, why: str) -> None:
+        """Put the death on record; the last one of a row ends the run."""
+        run = self._run
+        last = f"; see {self._places.work(run.id).name}/log.txt at the server"
+        entries = [Entry("run.crashed", {"reason": why})]
+        if run.restarts + 1 >= CRASHES:
+            reason = f"{why}, {CRASHES} times without a finished step{last}"
+            entries.append(Entry("run.ended", {"state": "failed", "reason": reason, "code": "crashed"}))
+            self._done = True
+        await self._inbox.commit({stream_of(run.id): entries})
+
+    async def _end_process(self) -> int:
+        """The exit code of the process, which is ended if it does not end by itself."""
+        process, self._process = self._process, None
+        if self._writer is not None:
+            self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
+            self._writer = None
+        if process is None:
+            return 0
+        try:
+            async with asyncio.timeout(GRACE_S):
+                return await process.wait()
+        except TimeoutError:
+            return await _kill(process)
+        except asyncio.CancelledError:
+            await _kill(process)
+            raise
+
+    def _seal(self) -> None:
+        """Write into the run folder how the run stands, where its process could not."""
+        path, run = self._places.folder(self._run.id), self._run
+        if run.state == "running" or not (path / "run.json").exists():
+            return
+        with contextlib.suppress(HansaError):  # the events say it as well
+            folder = RunFolder.open(path)
+            if folder.info.state == "running":
+                folder.finish(run.state, error=run.reason or None)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> int:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its own session: the group is its own, too
+    return await process.wait()
+
+
+def _extracted(run: Run, blobs: Blobs, places: Places) -> Path:
+    """The folder with the run's source."""
+    work = places.work(run.id)
+    try:
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        places.folder(run.id).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = blobs.path(run.what.bundle).read_bytes()
+    except OSError as error:
+        raise StorageError("a run cannot be started", run=run.id, got=str(error)) from error
+    return extract(open_bundle(content), work / "source").absolute()
+
+
+def _short(close: link.Close) -> link.Close:
+    """Without tracebacks: those stand with the results."""
+    refused = [link.Verdict(each.slot, each.attempt, each.failure and _brief(each.failure)) for each in close.refused]
+    return msgspec.structs.replace(close, refused=refused, hint=close.hint and close.hint[-4_000:])
+
+
+def _brief(failure: Failure) -> Failure:
+    return Failure(failure.code, failure.message[:500], failure.path)
+
+
+def _record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as JSON holds it, without the sites where they would be too many: metrics.jsonl has them."""
+    text = msgspec.json.encode(record)
+    if len(text) > RECORD_LIMIT:
+        text = msgspec.json.encode({name: value for name, value in record.items() if name not in ("sites", "raised")})
+    plain: dict[str, Any] = msgspec.json.decode(text)
+    return plain
+
+
+def _ended(done: Done) -> dict[str, Any]:
+    return {"state": done.state, "reason": done.reason[:4_000], "code": done.code, "models": done.models, "bytes": done.model_bytes}

@@ -1,0 +1,187 @@
+"""The scheduler: which runs are offered, start, wait, and end. It wakes when something has changed, and looks at all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hansa.errors import HansaError
+from hansa.runtime.authz.policy import Policy
+from hansa.runtime.jobs.link import Came
+from hansa.runtime.server.inbox import ARRANGE, Inbox
+from hansa.runtime.server.places import Places
+from hansa.runtime.server.presence import Presence
+from hansa.runtime.server.runner import Runner
+from hansa.runtime.server.state import PROJECT, Book, Run, stream_of
+from hansa.runtime.store.event import Entry
+
+RETRY_S: Final = 30.0  # after which a run that the disk had no room for is tried again
+UNUSED_S: Final = 600.0  # age after which a blob that nothing refers to is removed: uploads are referred to sooner
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done: offer these runs, refuse those (with the reason), start these."""
+
+    offer: tuple[str, ...] = ()
+    refuse: tuple[tuple[str, str], ...] = ()
+    start: tuple[str, ...] = ()
+
+
+def decide(book: Book, online: frozenset[str], *, most: int) -> Decision:
+    """What is to be done now. Higher priorities first, and first come first served among equals. Pure.
+
+    A run starts when enough sites have accepted, nobody who is there still thinks about it, and each has a core free. One that is
+    ready but waits for a site keeps that site from those behind it; one that waits for an answer holds nobody up.
+    """
+    runs = [run for run in book.runs.values() if not run.over and not run.deleted]
+    going = [run for run in runs if run.state == "running"]
+    load = Counter(site for run in going for site in run.accepted)
+    refuse: list[tuple[str, str]] = []
+    start: list[str] = []
+    waiting = sorted(
+        (run for run in runs if run.state == "pending" and run.offered), key=lambda run: (-run.what.priority, run.created)
+    )
+    for run in waiting:
+        undecided = [site for site in run.what.sites if site not in run.answers]
+        if len(run.accepted) + len(undecided) < run.what.min_sites:
+            refuse.append((run.id, _why(run)))
+            continue
+        there = [site for site in run.accepted if site in online and book.site(site).disabled is None]
+        if len(there) < run.what.min_sites or any(site in online for site in undecided):
+            continue
+        fits = all(load[site] < _cores(book, site) for site in there)
+        load.update(there)
+        if fits and len(going) + len(start) < most:
+            start.append(run.id)
+    return Decision(tuple(run.id for run in runs if not run.offered), tuple(refuse), tuple(start))
+
+
+class Scheduler:
+    """Carries the decisions out, and owns the runners. `most`: runs that go on at once."""
+
+    def __init__(
+        self, inbox: Inbox, presence: Presence, places: Places, policy: Policy, environment: Mapping[str, str], *, most: int
+    ) -> None:
+        self._inbox, self._presence, self._places, self._policy = inbox, presence, places, policy
+        self._environment, self._most = environment, most
+        self._live: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
+        self._closing = False
+        inbox.on_came = self._came
+
+    @property
+    def live(self) -> int:
+        """Runs whose process is up."""
+        return len(self._live)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Arrange the runs whenever something changes, until the server stops."""
+        while not stop.is_set():
+            changed = self._inbox.bells.listen(ARRANGE)
+            await self._arrange()
+            stopping = asyncio.create_task(stop.wait())
+            either: list[asyncio.Future[Any]] = [changed, stopping]
+            await asyncio.wait(either, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            stopping.cancel()
+
+    async def close(self) -> None:
+        """End the processes of all runs; they go on when the server is started again."""
+        self._closing = True
+        for runner, _ in self._live.values():
+            runner.stop("the server stops")
+        if self._live:
+            await asyncio.wait([task for _, task in self._live.values()])
+
+    async def end(self, run: Run, kind: str, data: Mapping[str, Any], audit: Entry) -> None:
+        """Abort or pause a run: on record first, then its process ends."""
+        await self._inbox.commit({stream_of(run.id): [Entry(kind, data)], PROJECT: [audit]})
+        if (live := self._live.get(run.id)) is not None:
+            live[0].stop(str(data.get("reason") or kind))
+
+    async def settled(self, run: str) -> None:
+        """Return when the run has no process any more."""
+        if (live := self._live.get(run)) is not None:
+            await asyncio.wait([live[1]])
+
+    def absent(self, run: Run, site: str) -> Entry | None:
+        """What stands in for the answer of a site that cannot be asked now; None if it can."""
+        answer = run.answers.get(site)
+        if answer:
+            return Entry("result", {"code": "refused", "message": answer})
+        known = self._inbox.book.site(site)
+        member = self._policy.member(site)
+        reasons = {
+            "it has not answered the offer": answer is None,
+            f"it is disabled: {known.disabled}": known.disabled is not None,
+            "it is not in the roster": member is None or any(entry.name == site for entry in self._policy.revoked),
+            "it is not there": not self._presence.online(site),
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        return None if reason is None else Entry("task.lost", {"reason": reason})
+
+    def use(self, policy: Policy) -> None:
+        """Work with this roster from now on: what a revoked site was asked is given up."""
+        self._policy = policy
+        for entry in policy.revoked:
+            if entry.name:
+                self._inbox.lose(entry.name, "revoked")
+
+    def _came(self, run: str, came: Came) -> None:
+        if (live := self._live.get(run)) is not None:
+            live[0].came(came)
+
+    async def _arrange(self) -> None:
+        book, inbox = self._inbox.book, self._inbox
+        online = frozenset(site for site in book.sites if self._presence.online(site))
+        decision = decide(book, online, most=self._most)
+        for name in decision.offer:
+            await inbox.commit({stream_of(name): [Entry("run.offered", {"sites": book.runs[name].what.sites})]})
+        for name, reason in decision.refuse:
+            await inbox.commit({stream_of(name): [Entry("run.ended", {"state": "refused", "reason": reason, "code": "refused"})]})
+        for name in decision.start:
+            await inbox.commit({stream_of(name): [Entry("run.started", {"sites": book.runs[name].accepted})]})
+        for run in book.runs.values():
+            if run.state == "running" and run.id not in self._live and not self._closing:
+                self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        runner = Runner(run, self._inbox, self._places, self.absent, self._environment)
+        task = asyncio.create_task(self._kept(run, runner))
+        self._live[run.id] = (runner, task)
+
+    async def _kept(self, run: Run, runner: Runner) -> None:
+        """Own a runner until it ends. What goes wrong with one run must not end the server: it is tried again."""
+        try:
+            await runner.serve()
+        except HansaError as error:
+            await self._failed(run, error)
+        finally:
+            del self._live[run.id]
+            await self._sweep()
+            self._inbox.bells.ring(*([ARRANGE] if run.over else []))
+
+    async def _failed(self, run: Run, error: HansaError) -> None:
+        """A run that cannot be started for what it is has failed; one for which there is no room waits."""
+        if error.exit_code == 5:
+            return
+        ended = Entry("run.ended", {"state": "failed", "reason": str(error), "code": error.code})
+        await self._inbox.commit({stream_of(run.id): [ended]})
+
+    async def _sweep(self) -> None:
+        """Remove blobs that nothing refers to any more."""
+        wanted = frozenset(self._inbox.book.wanted_blobs())
+        await asyncio.to_thread(self._inbox.blobs.sweep, wanted, UNUSED_S, self._inbox.clock.now())
+
+
+def _cores(book: Book, site: str) -> int:
+    hello = book.site(site).hello
+    return 1 if hello is None else max(1, hello.cores)
+
+
+def _why(run: Run) -> str:
+    said = "; ".join(f"{site}: {reason}" for site, reason in run.answers.items() if reason)
+    return f"{run.what.min_sites} sites are needed of {len(run.what.sites)}; refused by {said}"

@@ -1,0 +1,212 @@
+"""The sites' protocol under /v1: token, enrolment, work, blobs, results, heartbeats."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request, Response, get, head, post, put
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from hansa.errors import HansaError, InputError, RefusedError, VersionError
+from hansa.runtime.protocol.messages import (
+    CHUNK,
+    HOLD_S,
+    JSON_LIMIT,
+    VERSIONS,
+    Beat,
+    Enrol,
+    Hello,
+    Message,
+    Notes,
+    Result,
+    Welcome,
+    decode,
+    encode,
+)
+from hansa.runtime.server import transfers
+from hansa.runtime.server.door import Asker
+from hansa.runtime.server.inbox import ARRANGE
+from hansa.runtime.server.people import People
+from hansa.runtime.server.state import PROJECT, stream_of
+from hansa.runtime.store.blob import MissingBlobError
+from hansa.runtime.store.event import Entry
+
+BODY_LIMIT: Final = CHUNK
+LOG: Final = logging.getLogger("hansa.server")
+_JSON: Final = "application/json"
+_BINARY: Final = "application/octet-stream"
+Asked = Request[Any, Any, Any]
+Counted = Annotated[int, Parameter(ge=0, le=1 << 53)]
+
+
+def log_fault(error: Exception) -> None:
+    """Put a fault of ours into the log."""
+    LOG.error("request.failed", exc_info=error)
+
+
+def admit(request: Asked, kind: str) -> Asker:
+    """Who asks."""
+    headers = request.headers
+    asker: Asker = request.app.state.door.admit(
+        request.method, request.url.path, headers.get("dpop"), headers.get("authorization"), kind
+    )
+    return asker
+
+
+def _site(request: Asked) -> tuple[People, Asker]:
+    """A site that asks: heard of by that."""
+    people: People = request.app.state.people
+    asker = admit(request, "site")
+    if people.presence.heard(asker.name):
+        people.inbox.bells.ring(ARRANGE)
+    if (reason := people.inbox.book.site(asker.name).disabled) is not None:
+        raise RefusedError("the project does not work with this site at present", got=reason, hint="ask its administrator")
+    return people, asker
+
+
+async def _body(request: Asked, kind: type[Any]) -> Any:  # the message of that kind
+    content = await request.body()
+    if len(content) > JSON_LIMIT:
+        raise InputError("the message is too long", got=f"{len(content):,} bytes", expected=f"at most {JSON_LIMIT:,}")
+    return decode(content, kind)
+
+
+def _said(message: Message, status: int = 200) -> Response[bytes]:
+    return Response(encode(message), status_code=status, media_type=_JSON)
+
+
+@post("/v1/token")
+async def token(request: Asked) -> Response[bytes]:
+    """A token for who shows a certificate and its key."""
+    return _said(request.app.state.door.token(request.method, request.url.path, request.headers.get("dpop")))
+
+
+@post("/v1/enroll")
+async def enroll(request: Asked) -> Response[bytes]:
+    """A site's certificate for its one-time token."""
+    asked = await _body(request, Enrol)
+    return _said(await request.app.state.door.enrol(request.method, request.url.path, request.headers.get("dpop"), asked))
+
+
+@post("/v1/hello")
+async def hello(request: Asked) -> Response[bytes]:
+    """The agreed version, and what the site needs to know of the server."""
+    people, asker = _site(request)
+    said: Hello = await _body(request, Hello)
+    version = next((version for version in VERSIONS if version in said.versions), None)
+    if version is None:
+        raise VersionError("no version of the protocol in common", got=said.versions, expected=list(VERSIONS), hint="upgrade")
+    book = people.inbox.book
+    if book.site(asker.name).hello != said:
+        entry = Entry("site.hello", {"site": asker.name, "hello": msgspec.to_builtins(said)})
+        await people.inbox.commit({PROJECT: [entry]})
+    people.inbox.bells.ring(ARRANGE)
+    return _said(Welcome(version=version, project=people.door.policy.project, site=asker.name, after=0, epoch=book.epoch))
+
+
+@get("/v1/work")
+async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S) -> Response[bytes]:
+    """What is new for a site since event `after`."""
+    people, asker = _site(request)
+
+    async def allowed() -> None:
+        people.door.still(asker)
+        people.presence.heard(asker.name)
+
+    found = await people.inbox.poll(asker.name, after, max(0.0, hold_s), allowed)
+    for each in found.assignments:
+        run = people.inbox.book.runs[each.run]
+        if asker.name not in run.began:
+            run.began.add(asker.name)
+            data = {"step": each.seq, "slot": each.slot, "site": asker.name, "task": each.task, "round": each.round}
+            people.inbox.begin({stream_of(run.id): [Entry("task.started", data)]})
+    return _said(found)
+
+
+@head("/v1/blobs/{digest:str}")
+async def measure(request: Asked, digest: str) -> Response[None]:
+    """How much of a blob is here, for who sends it."""
+    people, asker = _sender(request)
+    size = await transfers.received(people.inbox.blobs, digest, asker.name)
+    return Response(None, headers={"Upload-Offset": str(size)}, media_type=_BINARY)
+
+
+@put("/v1/blobs/{digest:str}", status_code=204)
+async def store(request: Asked, digest: str) -> Response[None]:
+    """Take the next piece of a blob in."""
+    people, asker = _sender(request)
+    headers = request.headers
+    numbers = [headers.get(name, "") for name in ("upload-offset", "upload-length")]
+    if not all(text.isascii() and text.isdigit() and len(text) < 16 for text in numbers):
+        raise InputError("an upload says its place and its size", expected="headers Upload-Offset and Upload-Length", got=numbers)
+    offset, size = map(int, numbers)
+    limit = people.door.policy.rules.max_job_mb << 20 if asker.member.kind == "admin" else transfers.UPLOAD_LIMIT
+    chunk = await request.body()
+    people.door.still(asker)
+    here = await transfers.upload(people.inbox.blobs, digest, asker.name, offset=offset, size=size, chunk=chunk, limit=limit)
+    return Response(None, status_code=204, headers={"Upload-Offset": str(here)})
+
+
+@get("/v1/blobs/{digest:str}")
+async def fetch(request: Asked, digest: str) -> Stream:
+    """A blob that this site was given, or a range of it."""
+    people, asker = _site(request)
+    size = people.inbox.blobs.size(digest)
+    if size is None or not people.inbox.book.may_read(asker.name, digest):
+        raise MissingBlobError("there is no such blob for this site", path=digest[:64])
+    begin, end = transfers.wanted(request.headers.get("range"), size)
+    content = transfers.pieces(people.inbox.blobs.path(digest), begin, end, partial(people.door.still, asker))
+    return ranged(content, begin, end, size)
+
+
+def ranged(content: Any, begin: int, end: int, size: int) -> Stream:
+    """The answer to a request for bytes [begin, end) of `size`."""
+    headers = {"Content-Length": str(end - begin), "Accept-Ranges": "bytes"}
+    part = (begin, end) != (0, size)
+    if part:
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+    return Stream(content, status_code=206 if part else 200, media_type=_BINARY, headers=headers)
+
+
+@post("/v1/results")
+async def results(request: Asked) -> Response[bytes]:
+    """What becomes of a result."""
+    people, asker = _site(request)
+    result: Result = await _body(request, Result)
+    return _said(await people.inbox.answer(asker.name, result))
+
+
+@post("/v1/beats", status_code=204)
+async def beats(request: Asked) -> None:
+    """A sign of life."""
+    people, asker = _site(request)
+    beat: Beat = await _body(request, Beat)
+    people.presence.beat(asker.name, beat)
+
+
+@post("/v1/notes", status_code=204)
+async def notes(request: Asked) -> None:
+    """Live metrics and log lines of a run, into its folder."""
+    people, asker = _site(request)
+    said: Notes = await _body(request, Notes)
+    for note in said.notes:
+        run = people.inbox.book.run(note.run)
+        if run is not None and run.state == "running" and asker.name in run.accepted:
+            people.places.note(run.id, {"site": asker.name, **msgspec.to_builtins(note)})
+
+
+def _sender(request: Asked) -> tuple[People, Asker]:
+    """Who may send blobs: sites, and people, who send bundles."""
+    people: People = request.app.state.people
+    asker = admit(request, "site|admin")
+    if asker.member.kind == "site" and people.inbox.book.site(asker.name).disabled is not None:
+        raise RefusedError("the project does not work with this site at present", hint="ask its administrator")
+    return people, asker
+
+
+HANDLERS: Final = (token, enroll, hello, work, measure, store, fetch, results, beats, notes)
+__all__ = ["BODY_LIMIT", "HANDLERS", "HansaError", "admit", "log_fault", "ranged"]

@@ -1,0 +1,350 @@
+"""What the server knows, as a fold of its committed events: runs, their steps, and what is new for each site. Pure, no I/O.
+
+At the start all events are folded; afterwards each is, as soon as it is committed. So what a server says after `kill -9` is what it
+said before. The stream `project` holds what concerns all, `run/ID` what concerns a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from hansa.core.task import Failure
+from hansa.runtime.jobs.link import Came, Close
+from hansa.runtime.protocol.messages import Assignment, Ended, Hello, Offer
+from hansa.runtime.store.event import Event
+
+PROJECT: Final = "project"
+RunState: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
+OVER: Final = frozenset({"completed", "failed", "aborted", "refused"})
+
+
+def stream_of(run: str) -> str:
+    """The stream of a run's events."""
+    return f"run/{run}"
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was submitted, and by whom: the data of `run.submitted`."""
+
+    run: str
+    job: str
+    author: str
+    org: str
+    bundle: str
+    bundle_bytes: int
+    data: str
+    job_hash: str
+    reference: str
+    seed: int
+    sites: list[str]
+    min_sites: int
+    priority: int
+    request: str = ""  # the submitter's own name for it, so that it can be sent again
+
+
+@dataclass
+class Asked:
+    """What one site was asked in one step: its newest attempt, and what came of it. `item` is the event that told the site."""
+
+    slot: int
+    attempt: int
+    item: int
+    state: Literal["out", "answered", "lost", "cancelled"] = "out"
+    blob: str | None = None
+
+
+@dataclass
+class Step:
+    """One numbered task of a run. `came` is in the order of the commits."""
+
+    seq: int
+    task: str
+    round: int
+    body: str
+    body_bytes: int
+    deadline_s: float | None
+    opened_at: float
+    slots: tuple[int, ...]
+    asked: dict[int, Asked] = field(default_factory=dict)
+    came: list[Came] = field(default_factory=list)
+    closed: Close | None = None
+
+    def same(self, other: tuple[str, int, str, tuple[int, ...]]) -> bool:
+        """Whether the workflow asks for the same again."""
+        return (self.task, self.round, self.body, self.slots) == other
+
+
+@dataclass
+class Run:
+    """A run. `answers`: what each site said to the offer, "" if yes. `floor`: the steps up to it lie behind a checkpoint."""
+
+    what: Submitted
+    created: float
+    state: RunState = "pending"
+    reason: str = ""
+    ended: float | None = None
+    round: int = 0
+    rounds: int = 0
+    floor: int = 0
+    restarts: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
+    began: set[str] = field(default_factory=set)  # sites that have taken a first task
+    offered: bool = False
+    steps: dict[int, Step] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.what.run
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in OVER
+
+    @property
+    def accepted(self) -> list[str]:
+        """The sites that take part."""
+        return [site for site in self.what.sites if self.answers.get(site) == ""]
+
+    def slot_of(self, site: str) -> int | None:
+        """The site's place in the run; None if it is none of its sites."""
+        return self.what.sites.index(site) if site in self.what.sites else None
+
+
+Item: TypeAlias = Offer | Assignment | Ended
+
+
+@dataclass
+class Site:
+    """What is new for a site, by the event that made it so; and whether the project works with it at present."""
+
+    name: str
+    items: dict[int, Item] = field(default_factory=dict)
+    disabled: str | None = None
+    hello: Hello | None = None
+
+
+@dataclass
+class Book:
+    """All that was committed, folded. `last` is the newest event's number, `epoch` counts the server's starts."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    sites: dict[str, Site] = field(default_factory=dict)
+    tickets: dict[str, str] = field(default_factory=dict)  # hash of a one-time token -> the key it was used for
+    epoch: int = 0
+    last: int = 0
+
+    def site(self, name: str) -> Site:
+        """The site of that name."""
+        return self.sites.setdefault(name, Site(name))
+
+    def run(self, name: str) -> Run | None:
+        """The run of that name that was not deleted."""
+        found = self.runs.get(name)
+        return None if found is None or found.deleted else found
+
+    def apply(self, event: Event) -> set[str]:
+        """Take an event in; the names of the sites for which something is new."""
+        self.last = max(self.last, event.id)
+        if event.stream == PROJECT:
+            return self._of_project(event)
+        if event.kind == "run.submitted":
+            what = msgspec.convert(event.data, Submitted)
+            self.runs[what.run] = Run(what, event.at)
+            return set()
+        run = self.runs.get(event.stream.removeprefix("run/"))
+        return set() if run is None else self._of_run(run, event)
+
+    def _of_project(self, event: Event) -> set[str]:
+        data = event.data
+        match event.kind:
+            case "server.started":
+                self.epoch = data["epoch"]
+            case "site.enrolled":
+                self.tickets[data["hash"]] = data["used_for"]
+            case "site.hello":
+                self.site(data["site"]).hello = msgspec.convert(data["hello"], Hello)
+            case "site.disabled":
+                self.site(data["site"]).disabled = data["reason"]
+            case "site.enabled":
+                self.site(data["site"]).disabled = None
+            case _:
+                return set()
+        return {data["site"]} if "site" in data else set()
+
+    def _of_run(self, run: Run, event: Event) -> set[str]:
+        data = event.data
+        match event.kind:
+            case "run.offered":
+                return self._offer(run, event.id)
+            case "site.accepted" | "site.refused":
+                run.answers[data["site"]] = data.get("message", "") if event.kind == "site.refused" else ""
+                self._drop(run, data["site"], Offer)
+            case "run.started" | "run.resumed":
+                run.state = "running"
+                run.restarts = 0
+            case "run.ready":
+                run.rounds = data["rounds"]
+            case "run.paused":
+                run.state = "paused"
+            case "run.crashed":
+                run.restarts += 1
+            case "task.opened":
+                return self._open(run, event)
+            case "task.started":
+                run.began.add(data["site"])
+            case "task.assigned":
+                return self._assign(run, event.id, data["seq"], data["slot"], data["attempt"])
+            case "task.lost" | "result":
+                self._came(run, event)
+            case "task.closed":
+                run.steps[data["seq"]].closed = msgspec.convert(data, Close)
+                run.restarts = 0
+                return self._cancel(run, event.id, run.steps[data["seq"]])
+            case "round":
+                run.round, run.metrics = max(run.round, data["record"].get("round", 0)), data["record"].get("global", {})
+            case "checkpoint":
+                run.floor = data["seq"]
+                run.steps = {seq: step for seq, step in run.steps.items() if seq > run.floor - KEPT}
+            case "run.ended":
+                return self._end(run, event)
+            case "run.deleted":
+                run.deleted = True
+        return set()
+
+    def _offer(self, run: Run, number: int) -> set[str]:
+        what = run.what
+        run.offered = True
+        for slot, name in enumerate(what.sites):
+            self.site(name).items[number] = Offer(
+                run=run.id, job=what.job, author=what.author, bundle=what.bundle, bundle_bytes=what.bundle_bytes, slot=slot
+            )
+        return set(what.sites)
+
+    def _open(self, run: Run, event: Event) -> set[str]:
+        data = event.data
+        step = Step(
+            data["seq"],
+            data["task"],
+            data["round"],
+            data["body"],
+            data["body_bytes"],
+            data.get("deadline_s"),
+            event.at,
+            tuple(data["slots"]),
+        )
+        run.steps[step.seq] = step
+        told: set[str] = set()
+        for slot in step.slots:
+            told |= self._assign(run, event.id, step.seq, slot, 1)
+        return told
+
+    def _assign(self, run: Run, number: int, seq: int, slot: int, attempt: int) -> set[str]:
+        step, what, name = run.steps[seq], run.what, run.what.sites[slot]
+        before = step.asked.get(slot)
+        if before is not None:
+            self.site(name).items.pop(before.item, None)
+        step.asked[slot] = Asked(slot, attempt, number)
+        self.site(name).items[number] = Assignment(
+            run=run.id,
+            seq=seq,
+            attempt=attempt,
+            slot=slot,
+            task=step.task,
+            round=step.round,
+            body=step.body,
+            body_bytes=step.body_bytes,
+            bundle=what.bundle,
+            seed=what.seed,
+            population=len(what.sites),
+            job=what.job,
+            data=what.data,
+            deadline_s=step.deadline_s,
+        )
+        return {name}
+
+    def _came(self, run: Run, event: Event) -> None:
+        """A site's answer to its newest attempt, or its loss."""
+        data, lost = event.data, event.kind == "task.lost"
+        step = run.steps[data["seq"]]
+        asked = step.asked[data["slot"]]
+        asked.state, asked.blob = ("lost" if lost else "answered"), data.get("blob")
+        self.site(run.what.sites[asked.slot]).items.pop(asked.item, None)
+        step.came.append(
+            Came(
+                seq=step.seq,
+                slot=asked.slot,
+                attempt=asked.attempt,
+                at=event.at,
+                blob=asked.blob,
+                blob_bytes=data.get("blob_bytes", 0),
+                failure=Failure(data["code"], data["message"], data.get("path"), data.get("trace", "")) if "code" in data else None,
+                lost=lost,
+            )
+        )
+
+    def _cancel(self, run: Run, number: int, step: Step) -> set[str]:
+        """What is still out is not wanted any more."""
+        told: set[str] = set()
+        for asked in step.asked.values():
+            if asked.state == "out":
+                asked.state, name = "cancelled", run.what.sites[asked.slot]
+                items = self.site(name).items
+                items.pop(asked.item, None)
+                items[number] = Ended(run=run.id, reason="not wanted any more", seq=step.seq)
+                told.add(name)
+        return told
+
+    def _end(self, run: Run, event: Event) -> set[str]:
+        data = event.data
+        run.state, run.reason, run.ended, run.models = data["state"], data["reason"], event.at, data.get("models", {})
+        told = set()
+        for name in run.what.sites:
+            items = self.site(name).items
+            mine = [number for number, item in items.items() if item.run == run.id]
+            for number in mine:
+                del items[number]
+            if mine or run.answers.get(name) == "":
+                items[event.id] = Ended(run=run.id, reason=run.reason or run.state, models=run.models if name in run.began else {})
+                told.add(name)
+        run.steps = {}
+        return told
+
+    def _drop(self, run: Run, site: str, kind: type[Item]) -> None:
+        items = self.site(site).items
+        for number in [number for number, item in items.items() if isinstance(item, kind) and item.run == run.id]:
+            del items[number]
+
+    def may_read(self, site: str, digest: str) -> bool:
+        """Whether the blob is for the site: it was given it, or takes part in the run whose job or model it is."""
+        for item in self.site(site).items.values():
+            match item:
+                case Assignment() if digest in (item.body, item.bundle):
+                    return True
+                case Offer() if digest == item.bundle:
+                    return True
+        runs = (run for run in self.runs.values() if not run.deleted and site in run.what.sites)
+        return any(digest == run.what.bundle or (site in run.began and digest in run.models.values()) for run in runs)
+
+    def wanted_blobs(self) -> Iterator[str]:
+        """The digests that are still needed: bundles, models, and what steps since the last checkpoint hold."""
+        for run in self.runs.values():
+            if run.deleted:
+                continue
+            yield run.what.bundle
+            yield from run.models.values()
+            for step in run.steps.values():
+                if step.seq > run.floor:
+                    yield step.body
+                    yield from (came.blob for came in step.came if came.blob is not None)
+
+
+KEPT: Final = 64  # steps behind the checkpoint of which answers are remembered, for results that are sent again

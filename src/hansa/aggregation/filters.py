@@ -15,8 +15,11 @@ from hansa.errors import SpecError
 class Clip:
     """A filter that bounds the L2 norm of the tree at `path` of a shareable's body; "" is the whole body.
 
+    A reply whose body does not have the first key of `path` carries no update and passes as it is: filters see every reply of a
+    job, an evaluation's sums too.
+
     Raises:
-        SpecError: there is no tree at `path`.
+        SpecError: there is no tree at the rest of `path`.
         NotFiniteError: an entry is inf or NaN.
     """
 
@@ -26,6 +29,8 @@ class Clip:
     def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:  # noqa: ARG002  the protocol's; clipping needs no context
         """The shareable with its update scaled down where it was too long."""
         keys = self.path.split("/") if self.path else []
+        if keys and keys[0] not in shareable.body:
+            return shareable
         return replace(shareable, body=self._clipped(shareable.body, keys))
 
     def _clipped(self, node: Any, keys: list[str]) -> Any:

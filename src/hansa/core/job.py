@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -43,10 +43,17 @@ class Job:
     seed: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
-            raise ConfigError("not a job name", path="name", got=repr(self.name), expected="letters, digits, . _ - (at most 63)")
-        if not callable(self.workflow):
-            raise ConfigError("a workflow is called with a federation", path="workflow", got=type(self.workflow).__name__)
+        for path, holds, what in (
+            ("name", _text(self.name) and _NAME.match(self.name), "a job name: letters, digits, . _ - (at most 63)"),
+            ("workflow", callable(self.workflow), "a workflow, which is called with a federation"),
+            ("data", _text(self.data), "the label of a data set"),
+            ("filters", _several(callable, self.filters), "a list of filters"),
+            ("executor", self.executor is None or hasattr(self.executor, "execute"), "an Executor"),
+            ("requires", _several(_text, self.requires), "a list of distributions"),
+            ("include", _several(_text, self.include), "a list of files"),
+        ):
+            if not holds:
+                raise ConfigError(f"not {what}", path=path, got=repr(getattr(self, path)))
 
     @property
     def computations(self) -> Sequence[Computation]:
@@ -73,6 +80,14 @@ class Job:
         """The executor of a site: the job's own tasks by name, those of its computations otherwise."""
         functions = FunctionExecutor(self.computations)
         return functions if self.executor is None else Router(functions, self.executor)
+
+
+def _text(given: object) -> bool:
+    return isinstance(given, str) and given != ""
+
+
+def _several(what: Callable[[object], bool], given: object) -> bool:
+    return isinstance(given, list | tuple) and all(map(what, given))
 
 
 class Router(Executor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,21 +12,35 @@ import numpy as np
 from hansa.core import trees
 from hansa.core.graph import Reduce
 from hansa.core.plan import Stage
-from hansa.core.trees import Array
+from hansa.core.trees import Array, Spec
 from hansa.core.types import FederatedType, TensorType, Type
 from hansa.core.values import unpack
 
 
 class Reducer(ABC):
-    """One reduction under way. Plain ones fold in float64 in the order of arrival, which is slot order."""
+    """One reduction under way; `like` is a tree with the leaves that updates have, where the reduction names one.
 
-    def __init__(self, reduce: Reduce, label: str, weight: str | None) -> None:
-        self.reduce, self.label, self.weight = reduce, label, weight
+    Plain ones fold in float64 in the order of arrival, which is slot order.
+    """
+
+    def __init__(self, reduce: Reduce, stage: Stage, like: trees.Tree | None) -> None:
+        self.reduce, self.label = reduce, stage.labels[id(reduce.value)]
+        self.weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
         self.kind: Type = reduce.value.type
+        self.like = like
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Before the first reply."""
 
     @abstractmethod
     def add(self, body: Mapping[str, Any]) -> None:
-        """Take in one reply's body."""
+        """Take in one reply's body.
+
+        Raises:
+            UpdateError: it cannot be added, and nothing was.
+        """
 
     @abstractmethod
     def finish(self) -> Any:
@@ -39,24 +54,13 @@ class Reducer(ABC):
 
 
 def reducer(reduce: Reduce, stage: Stage, like: trees.Tree | None) -> Reducer:
-    """The reducer of one reduction; `like` is a tree with the leaves that updates have, where the reduction names one."""
-    label = stage.labels[id(reduce.value)]
-    weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
-    match reduce.kind:
-        case "mean":
-            return _Mean(reduce, label, weight)
-        case "sum":
-            return _Sum(reduce, label, weight)
-        case "collect":
-            return _Collect(reduce, label, weight)
-        case "aggregate":
-            return _Aggregate(reduce, label, weight)
-    return _Using(reduce, label, weight, like)
+    """The reducer of one reduction."""
+    kinds: dict[str, type[Any]] = {"mean": _Mean, "sum": _Sum, "collect": _Collect, "aggregate": _Aggregate, "using": _Using}
+    return cast(Reducer, kinds[reduce.kind](reduce, stage, like))
 
 
 class _Collect(Reducer):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def begin(self) -> None:
         self.items: list[Any] = []
 
     def add(self, body: Mapping[str, Any]) -> None:
@@ -67,10 +71,9 @@ class _Collect(Reducer):
 
 
 class _Aggregate(Reducer):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def begin(self) -> None:
         zero, self.accumulate, _, self.report = self.reduce.using
-        self.acc: Any = zero.value
+        self.acc: Any = copy.deepcopy(zero.value)  # the traced constant is every round's; `accumulate` may add in place
 
     def add(self, body: Mapping[str, Any]) -> None:
         self.acc = self.accumulate.fn(self.acc, unpack(self.value_of(body), self.kind))
@@ -80,9 +83,8 @@ class _Aggregate(Reducer):
 
 
 class _Using(Reducer):
-    def __init__(self, reduce: Reduce, label: str, weight: str | None, like: trees.Tree | None) -> None:
-        super().__init__(reduce, label, weight)
-        self.acc = None if like is None else reduce.using.zero(like)
+    def begin(self) -> None:
+        self.acc = None if self.like is None else self.reduce.using.zero(self.like)
 
     def add(self, body: Mapping[str, Any]) -> None:
         update = as_tree(self.value_of(body))
@@ -96,26 +98,29 @@ class _Using(Reducer):
 
 
 class _Sum(Reducer):
-    """Floats add in float64, integers in their own dtype (they wrap, as in TFF)."""
+    """Floats add in float64, integers in their own dtype (they wrap, as in TFF). All replies have the leaves of the first."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def begin(self) -> None:
         self.total: Any = None
-        self.like: Any = None
+        self.first: Any = None
+        self.spec: Spec | None = None
         self.weights = 0.0
 
     def add(self, body: Mapping[str, Any]) -> None:
-        packed, weight = self.value_of(body), self.weight_of(body)
+        packed = self.value_of(body)
+        if self.spec is None:
+            self.first, self.spec = packed, Spec.of({self.label: packed})
+        self.spec.check({self.label: packed})  # or NumPy would stretch a site's one column over the others'
+        weight = self.weight_of(body)
         self.weights += weight
         wide = _each(lambda a: _wide(a) if self.weight is None else _wide(a) * weight, packed)
-        self.like = packed if self.like is None else self.like
         with np.errstate(over="ignore"):
             self.total = wide if self.total is None else _each(np.add, self.total, wide)
 
     def finish(self) -> Any:
         if self.total is None:
             return unpack(_empty(self.kind, 0.0), self.kind)
-        return unpack(_each(lambda t, a: trees.cast_like(np.asarray(t), a.dtype), self.total, self.like), self.kind)
+        return unpack(_each(lambda t, a: trees.cast_like(np.asarray(t), a.dtype), self.total, self.first), self.kind)
 
 
 class _Mean(_Sum):
@@ -124,7 +129,7 @@ class _Mean(_Sum):
             return unpack(_empty(self.kind, float("nan")), self.kind)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = _each(lambda t: np.divide(t, self.weights), self.total)
-        keep = _each(lambda a: a if a.dtype.kind in "fc" or a.dtype.name == "bfloat16" else np.float64(0), self.like)
+        keep = _each(lambda a: a if a.dtype.kind in "fc" or a.dtype.name == "bfloat16" else np.float64(0), self.first)
         return unpack(_each(lambda m, a: np.asarray(m).astype(a.dtype), mean, keep), self.kind)
 
 

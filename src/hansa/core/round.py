@@ -58,17 +58,19 @@ class Policy:
     late: Literal["discard"] = "discard"
 
     def __post_init__(self) -> None:
+        for name in ("cohort", "quorum", "deadline_s", "over_select", "attempts"):
+            if isinstance(number := getattr(self, name), np.integer | np.floating):
+                object.__setattr__(self, name, number.item())  # prints, and so hashes, as Python's
         a_count = "an integer of at least 1"
-        if self.cohort is not None:
-            _require(_is_count(self.cohort), "cohort", self.cohort, f"{a_count}, or none for every site")
+        _require(self.cohort is None or is_count(self.cohort), "cohort", self.cohort, f"{a_count}, or none for every site")
         is_share = isinstance(self.quorum, float) and 0 < self.quorum <= 1
-        _require(is_share or _is_count(self.quorum), "quorum", self.quorum, f"{a_count}, or a share in (0, 1]")
-        if self.cohort is not None:
-            _require(self.quorum <= self.cohort, "quorum", self.quorum, f"at most the cohort of {self.cohort}")
-        if self.deadline_s is not None:
-            _require(_is_real(self.deadline_s) and self.deadline_s > 0, "deadline_s", self.deadline_s, "seconds above 0, or none")
-        _require(_is_real(self.over_select) and self.over_select >= 0, "over_select", self.over_select, "a share of at least 0")
-        some = _is_count(self.attempts) and self.attempts <= _MOST_ATTEMPTS
+        _require(is_share or is_count(self.quorum), "quorum", self.quorum, f"{a_count}, or a share in (0, 1]")
+        most = math.inf if self.cohort is None else self.cohort
+        _require(self.quorum <= most, "quorum", self.quorum, f"at most the cohort of {most}")
+        timed = self.deadline_s is None or (is_real(self.deadline_s) and self.deadline_s > 0)
+        _require(timed, "deadline_s", self.deadline_s, "seconds above 0, or none")
+        _require(is_real(self.over_select) and self.over_select >= 0, "over_select", self.over_select, "a share of at least 0")
+        some = is_count(self.attempts) and self.attempts <= _MOST_ATTEMPTS
         _require(some, "attempts", self.attempts, f"an integer from 1 to {_MOST_ATTEMPTS}")
         _require(self.late == "discard", "late", self.late, "'discard'")
 
@@ -370,12 +372,14 @@ def _share(share: float, whole: int) -> int:
     return math.ceil(Fraction(repr(float(share))) * whole)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def is_count(value: object) -> bool:
+    """Whether it is an integer of at least 1, Python's or NumPy's."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_real(value: object) -> bool:
+    """Whether it is a finite number, Python's or NumPy's."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(holds: bool, field: str, got: object, expected: str) -> None:

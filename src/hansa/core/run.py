@@ -14,12 +14,12 @@ from hansa.core.graph import Node, Parameter, Record, Reduce, inputs, walk
 from hansa.core.plan import Stage, plan
 from hansa.core.protocols import Federation, Replies
 from hansa.core.reduce import as_tree, reducer
-from hansa.core.round import Policy
-from hansa.core.task import Expect, FLContext, Reply, Shareable, Signal, Task
+from hansa.core.round import Policy, begin
+from hansa.core.task import Expect, Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType
 from hansa.core.values import conform, pack
-from hansa.errors import TraceError
+from hansa.errors import QuorumError, TraceError, UpdateError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class Round:
     lost: tuple[Reply, ...] = ()
 
 
+class Unmet(QuorumError):
+    """The federation's QuorumError; `refused` are the replies that came and could not be used."""
+
+    def __init__(self, error: QuorumError, refused: Sequence[Reply]) -> None:
+        super().__init__(error.message)
+        self.__dict__.update(error.__dict__)
+        self.refused = tuple(refused)
+
+
 def run(
     computation: Computation,
     federation: Federation,
@@ -43,10 +52,12 @@ def run(
 ) -> Round:
     """One round: the server's arguments are `state`, the clients' are their own data.
 
-    `slots` are the sites that are asked (None: all). Later stages ask the sites that the stage before admitted.
+    `slots` are the sites that are asked (None: all). Later stages ask the sites that the stage before admitted. A reply that
+    passed the gate and that the stage's one aggregator cannot add is refused too: an aggregator that raises has added nothing.
 
     Raises:
-        QuorumError: too few sites gave a usable reply.
+        Unmet: too few sites gave a usable reply.
+        UpdateError: as many as the quorum cannot be added, or one that another reduction has taken in; names the site.
         TraceError: the state does not fit the computation's parameters.
     """
     asked = tuple(range(len(federation.sites)) if slots is None else slots)
@@ -61,19 +72,39 @@ def run(
     lost: list[Reply] = []
     for stage in plan(computation).stages:
         reducers = [reducer(reduce, stage, _like(reduce, values, ctx)) for reduce in stage.reductions]
-        replies = federation.task(_task(stage, values, ctx), asked, rules)
+        task = _task(stage, values, ctx)
+        replies = federation.task(task, asked, rules)
         admitted: list[int] = []
-        for reply in replies:
-            for each in reducers:
-                each.add(reply.shareable.body)
-            admitted.append(reply.slot)
-            if reply.shareable.metrics:
-                metrics.setdefault(reply.site, {}).update(reply.shareable.metrics)
+        wrong: UpdateError | None = None
+        try:
+            for reply in replies:
+                try:
+                    for each in reducers:
+                        each.add(reply.shareable.body)
+                except UpdateError as error:
+                    wrong = error
+                    refused.append(_refused(error, reply, task, alone=[r.kind for r in stage.reductions] == ["using"]))
+                    continue
+                admitted.append(reply.slot)
+                if reply.shareable.metrics:
+                    metrics.setdefault(reply.site, {}).update(reply.shareable.metrics)
+        except QuorumError as error:
+            raise Unmet(error, replies.refused) from error
+        if wrong is not None and len(admitted) < begin(ctx.round, asked, rules).needed:
+            raise wrong
         values.update({id(reduce): each.finish() for reduce, each in zip(stage.reductions, reducers, strict=True)})
         refused += replies.refused
         lost += replies.lost
         asked = tuple(admitted)
     return Round(server_value(computation.result, values, ctx), asked, metrics, tuple(refused), tuple(lost))
+
+
+def _refused(error: UpdateError, reply: Reply, task: Task, *, alone: bool) -> Reply:
+    """The reply as refused; raises the error, with the site's name, unless its reduction is the only one."""
+    error.site, error.round, error.task = reply.site, task.round, task.name
+    if not alone:
+        raise error
+    return Reply(reply.slot, reply.site, Shareable(), Failure(error.code, str(error), error.path))
 
 
 def _task(stage: Stage, values: dict[int, Any], ctx: FLContext) -> Task:
@@ -113,7 +144,7 @@ def call(computation: Computation, given: Mapping[str, Any]) -> Any:
     collected.result = _collected(computation.result)
     state = [given[p.name] for p in computation.parameters if p.placement is SERVER]
     hand = _AtHand(FunctionExecutor([collected]), columns, max(sizes, default=0))
-    return run(collected, hand, *state).result
+    return run(collected, hand, *state, policy=Policy(quorum=1.0)).result  # nobody is left out in silence
 
 
 def _cohort(column: Any, parameter: Parameter) -> list[Any]:
@@ -144,7 +175,11 @@ class _AtHand:
         self.sites = [f"client {i}" for i in range(clients)]
 
     def task(self, task: Task, slots: Sequence[int], policy: Policy) -> Replies:  # noqa: ARG002  there is nobody to wait for
-        return _Given(task, self._executor, self._columns, self.sites, slots)
+        return _Given(self._reply(task, slot) for slot in slots)
+
+    def _reply(self, task: Task, slot: int) -> Reply:
+        ctx = FLContext(site=self.sites[slot], slot=slot, load=lambda name: self._columns[name][slot])
+        return Reply(slot, ctx.site, self._executor.execute(task.name, task.shareable, ctx, Signal()))
 
     def checkpoint(self, round: int, state: trees.Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
         """Keep nothing: a direct call is over when it returns."""
@@ -156,16 +191,11 @@ class _AtHand:
         """Nobody listens."""
 
 
+@dataclass
 class _Given:
+    replies: Iterator[Reply]
     refused: Sequence[Reply] = ()
     lost: Sequence[Reply] = ()
 
-    def __init__(
-        self, task: Task, executor: FunctionExecutor, columns: Mapping[str, list[Any]], sites: Sequence[str], slots: Sequence[int]
-    ) -> None:
-        self._task, self._executor, self._columns, self._sites, self._slots = task, executor, columns, sites, slots
-
     def __iter__(self) -> Iterator[Reply]:
-        for slot in self._slots:
-            ctx = FLContext(site=self._sites[slot], slot=slot, load=lambda name, slot=slot: self._columns[name][slot])  # type: ignore[misc]
-            yield Reply(slot, ctx.site, self._executor.execute(self._task.name, self._task.shareable, ctx, Signal()))
+        return self.replies

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
+from hansa.core import trees
 from hansa.core.computation import Computation
+from hansa.core.plan import plan
 from hansa.core.protocols import Federation, Learner
 from hansa.core.rng import generator
-from hansa.core.round import Policy, select
-from hansa.core.run import Round, run
+from hansa.core.round import Policy, is_count, select
+from hansa.core.run import Round, Unmet, run
+from hansa.core.task import Reply
 from hansa.core.trees import Spec, Tree
 from hansa.core.types import FederatedType
 from hansa.core.values import pack, unpack
-from hansa.errors import ConfigError, QuorumError
+from hansa.errors import ConfigError, NotFiniteError
+
+# What may befall every evaluation of a round without a metric being at fault: the model has diverged, the sites are gone.
+_PASSING = (NotFiniteError.code, "lost")
 
 
 class Workflow(Protocol):
@@ -52,7 +58,8 @@ class Process:
 class Watch:
     """What is looked at after a round, and when to stop.
 
-    every: evaluate each that many rounds (and the last). sites: who evaluates: the round's cohort, all, or nobody.
+    every: evaluate each that many rounds (and the last). sites: who evaluates: the round's cohort, all, or nobody. They are asked
+    under the round's policy, but one is enough.
     monitor: the metric that chooses the best model (None: the first one named). patience: evaluations without a better value after
     which training stops (None: never).
     """
@@ -63,17 +70,20 @@ class Watch:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ConfigError("evaluate_every counts rounds", path="evaluate_every", expected="at least 1", got=self.every)
+        if not is_count(self.every):
+            raise ConfigError("evaluate_every counts rounds", path="evaluate_every", expected="at least 1", got=repr(self.every))
         if self.sites not in ("cohort", "all", "none"):
             raise ConfigError("no such choice", path="evaluate_sites", expected="cohort, all or none", got=repr(self.sites))
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError("patience counts evaluations", path="patience", expected="at least 1", got=self.patience)
+        if not (self.patience is None or is_count(self.patience)):
+            raise ConfigError("patience counts evaluations", path="patience", expected="at least 1", got=repr(self.patience))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `Rounds` returns: the final and the best model, when the best was, and how many rounds were trained."""
+    """What `Rounds` returns: the final and the best model, when the best was, and how many rounds were trained.
+
+    Where nothing was monitored the best model is the final one.
+    """
 
     model: Tree
     best: Tree
@@ -84,7 +94,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Best:
-    """The best model so far; `since` counts evaluations without a better one."""
+    """The best model so far, the latest until one is valued; `since` counts evaluations without a better one."""
 
     model: Tree
     round: int = 0
@@ -108,12 +118,16 @@ class Rounds:
     init: Tree | None = None
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError("a job trains at least one round", path="rounds", expected="at least 1", got=self.rounds)
+        if not is_count(self.rounds):
+            raise ConfigError("a job trains at least one round", path="rounds", expected="at least 1", got=repr(self.rounds))
         if self.watch.monitor is not None and self.watch.monitor not in self.process.higher:
             raise ConfigError(
                 "not a metric of this job", path="monitor", got=self.watch.monitor, expected=sorted(self.process.higher)
             )
+        if (self.watch.sites == "none" and self.process.score is None) or not self.process.higher:
+            for path in ("monitor", "patience"):
+                if getattr(self.watch, path) is not None:
+                    raise ConfigError("nobody evaluates", path=path, hint="let sites evaluate a metric, or give `test` data")
 
     @property
     def computations(self) -> Sequence[Computation]:
@@ -127,19 +141,25 @@ class Rounds:
             QuorumError: a round had too few usable replies.
             SpecError: `init` does not fit the model.
         """
-        done, state, best = self._start(federation)
+        done, state, best, first = self._start(federation)
         while done < self.rounds and not self._enough(best):
             number = done + 1
             trained, record = self._train(federation, state, number)
-            state = trained.result
+            if first is not None:
+                _missed(record, self.process.initialize, first.refused, [reply.site for reply in first.lost])
+            state, first = trained.result, None
             if self._due(number):
                 best = self._evaluate(federation, trained, number, record, best)
+            if math.isnan(best.value):
+                best = Best(self.process.model(state), number)
             federation.report(record)
             federation.checkpoint(number, self._saved(state, best, number), _notes(best))
             done = number
-        return Outcome(self.process.model(state), best.model, best.round, done, state)
+        # Copies: who changes one of them changes neither another nor the state.
+        return Outcome(trees.copy(self.process.model(state)), trees.copy(best.model), best.round, done, state)
 
-    def _start(self, federation: Federation) -> tuple[int, Any, Best]:
+    def _start(self, federation: Federation) -> tuple[int, Any, Best, Round | None]:
+        """Where to go on: finished rounds, state, best model, and how the first state was made if it was now."""
         saved = federation.restore()
         if saved is not None:
             number, tree, notes = saved
@@ -148,28 +168,20 @@ class Rounds:
             model = cast(Tree, tree["best"]) if "best" in tree else self.process.model(state)
             value = notes["best_value"]
             best = Best(model, int(notes["best_round"]), math.nan if value is None else float(value), int(notes["since"]))
-            return number, state, best
-        state = run(self.process.initialize, federation, policy=Policy(quorum=self.policy.quorum)).result
+            return number, state, best, None
+        first = run(self.process.initialize, federation, policy=replace(self.policy, cohort=None))
+        state = first.result
         if self.init is not None:
             Spec.of(self.process.model(state)).check(self.init, path="init")
             state = self.process.with_model(state, self.init)
-        return 0, state, Best(self.process.model(state))
+        return 0, state, Best(self.process.model(state)), first
 
     def _train(self, federation: Federation, state: Any, number: int) -> tuple[Round, dict[str, Any]]:
         slots = select(len(federation.sites), self.policy, generator(federation.seed, round=number, purpose="cohort"))
         done = run(self.process.next, federation, state, round=number, slots=slots, policy=self.policy)
         sites = {site: dict(values) for site, values in done.metrics.items()}
-        record: dict[str, Any] = {
-            "round": number,
-            "global": _pooled_loss(sites),
-            "sites": sites,
-            "refused": [
-                {"site": r.site, "code": r.failure.code, "path": r.failure.path, "message": r.failure.message}
-                for r in done.refused
-                if r.failure is not None
-            ],
-            "lost": [r.site for r in done.lost],
-        }
+        record: dict[str, Any] = {"round": number, "global": _pooled_loss(sites), "sites": sites, "refused": [], "lost": []}
+        _missed(record, None, done.refused, [reply.site for reply in done.lost])
         return done, record
 
     def _due(self, number: int) -> bool:
@@ -179,12 +191,19 @@ class Rounds:
         """Add the metrics of the model after the round to the record; the best model with this one taken into account."""
         model = self.process.model(trained.result)
         if self.watch.sites != "none":
-            slots = trained.admitted if self.watch.sites == "cohort" else None
+            slots = trained.admitted if self.watch.sites == "cohort" else tuple(range(len(federation.sites)))
+            policy = replace(self.policy, cohort=None, quorum=1)
             try:
-                done = run(self.process.evaluate, federation, model, round=number, slots=slots)
-            except QuorumError:  # nobody could evaluate: the round stands, it has no metrics, and the best model stays
-                return best
-            record["global"].update(self.process.values(done.result))
+                done = run(self.process.evaluate, federation, model, round=number, slots=slots, policy=policy)
+            except Unmet as error:  # nobody could: the round stands without metrics, unless a metric is what is wrong
+                if any(reply.failure is None or reply.failure.code not in _PASSING for reply in error.refused):
+                    raise
+                done = Round({}, refused=error.refused)
+                lost = [federation.sites[slot] for slot in slots if slot not in {reply.slot for reply in done.refused}]
+            else:
+                lost = [reply.site for reply in done.lost]
+                record["global"].update(self.process.values(done.result))
+            _missed(record, self.process.evaluate, done.refused, lost)
             for site, values in done.metrics.items():
                 record["sites"].setdefault(site, {}).update(values)
         if self.process.score is not None:
@@ -213,6 +232,17 @@ class Rounds:
 
 def _notes(best: Best) -> dict[str, Any]:
     return {"best_round": best.round, "best_value": None if math.isnan(best.value) else best.value, "since": best.since}
+
+
+def _missed(record: dict[str, Any], computation: Computation | None, refused: Sequence[Reply], lost: Sequence[str]) -> None:
+    """Add to the record who was missing; the task is named where it is not the training (None)."""
+    task = {} if computation is None or not refused else {"task": plan(computation).stages[0].task}
+    record["refused"] += [
+        {"site": r.site, "code": r.failure.code, "path": r.failure.path, "message": r.failure.message, **task}
+        for r in refused
+        if r.failure is not None
+    ]
+    record["lost"] += [site for site in lost if site not in record["lost"]]
 
 
 def _pooled_loss(sites: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

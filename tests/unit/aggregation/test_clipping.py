@@ -37,3 +37,12 @@ def test_a_norm_beyond_float64_is_refused() -> None:
 def test_a_norm_that_means_nothing_is_refused(norm: float) -> None:
     with pytest.raises(ConfigError, match="norm"):
         clip({}, norm=norm)
+
+
+def test_counters_take_no_part_in_the_norm_and_stay_as_they_are() -> None:
+    # 400 batches counted would leave (3, 4) * 2.5 / 400.03 otherwise.
+    update = {"w": np.array([3.0, 4.0]), "bn.num_batches_tracked": np.array(400), "seen": np.array([True])}
+    clipped, scaled = clip(update, norm=2.5)
+    assert scaled
+    assert equal(clipped, {"w": np.array([1.5, 2.0]), "bn.num_batches_tracked": np.array(400), "seen": np.array([True])})
+    assert clip(update, norm=5.0) == (update, False)

@@ -25,7 +25,12 @@ def test_the_whole_body_or_a_deeper_place_can_be_clipped() -> None:
     assert equal(deep, {"a": {"b": {"w": np.array([1.0])}}})
 
 
-@pytest.mark.parametrize("path", ["update", "delta/w", "delta/v"])
+def test_a_reply_that_carries_no_update_passes_as_it_is() -> None:
+    sums = Shareable({"sums": {"loss": {"total": np.array(9.0)}}})
+    assert clip(1.0)(sums, FLContext()) is sums
+
+
+@pytest.mark.parametrize("path", ["delta/w", "delta/v"])
 def test_a_path_without_a_tree_is_refused(path: str) -> None:
     with pytest.raises(SpecError) as caught:
         clip(1.0, path=path)(Shareable({"delta": {"w": np.ones(1)}}), FLContext())

@@ -51,6 +51,25 @@ def test_a_workflow_has_to_be_callable() -> None:
         Job("a", 3)  # type: ignore[arg-type]  # the point of the test
 
 
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"name": 3}, "name"),
+        ({"data": None}, "data"),
+        ({"data": ""}, "data"),
+        ({"filters": len}, "filters"),
+        ({"filters": ["clip"]}, "filters"),
+        ({"executor": "x"}, "executor"),
+        ({"requires": "torch"}, "requires"),
+        ({"include": [3]}, "include"),
+    ],
+)
+def test_what_no_job_can_be_made_of_is_named(options: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Job(**{"name": "a", "workflow": Counting(), **options})
+    assert caught.value.path == path
+
+
 def test_the_description_says_what_runs_and_which_filters_stand_at_a_site() -> None:
     text = Job("a", Counting(), data="heart", filters=[Named()]).describe().splitlines()
     assert text[0] == "job a on 'heart': counts rows"

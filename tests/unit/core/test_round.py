@@ -65,6 +65,9 @@ def opened(policy: Policy, *invited: int) -> State:
         ("over_select", {"over_select": -0.1}),
         ("attempts", {"attempts": 0}),
         ("attempts", {"attempts": 256}),
+        ("attempts", {"attempts": np.True_}),
+        ("cohort", {"cohort": "3"}),
+        ("over_select", {"over_select": "0.3"}),
         ("late", {"late": "keep"}),
     ],
 )
@@ -72,6 +75,12 @@ def test_a_policy_out_of_range_is_refused_by_the_name_of_its_field(field: str, s
     with pytest.raises(ConfigError) as caught:
         Policy(**settings)
     assert caught.value.path == field
+
+
+def test_numpys_numbers_are_taken_as_pythons_and_print_alike() -> None:
+    given = Policy(cohort=np.int64(3), quorum=np.int32(2), deadline_s=np.float32(2.0), attempts=np.uint8(2))  # type: ignore[arg-type]
+    assert given == Policy(cohort=3, quorum=2, deadline_s=2.0, attempts=2)
+    assert repr(given) == repr(Policy(cohort=3, quorum=2, deadline_s=2.0, attempts=2))
 
 
 @pytest.mark.parametrize(("quorum", "needed"), [(1, 1), (1.0, 10), (0.7, 7), (0.71, 8), (0.01, 1)])

@@ -5,17 +5,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from hansa.aggregation.exact import ExactMean, FixedPoint
 from hansa.aggregation.mean import Mean
 from hansa.core.computation import federated_computation
 from hansa.core.executor import FunctionExecutor
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map, federated_mean, federated_sum
 from hansa.core.protocols import Replies
 from hansa.core.round import Policy
-from hansa.core.run import run
+from hansa.core.run import Unmet, run
 from hansa.core.task import Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec, Tree
 from hansa.core.types import Clients, Server
-from hansa.errors import TraceError
+from hansa.errors import QuorumError, SpecError, TraceError, UpdateError
 
 
 class Step(NamedTuple):
@@ -144,3 +145,76 @@ def test_what_a_clients_function_raises_passes_through_a_direct_call() -> None:
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         fails([1.0])
+
+
+START: Any = np.zeros(2)
+
+
+def columns(x: float) -> Any:
+    return np.ones(int(x))
+
+
+@federated_computation
+def plain_sum(x: Clients[float]) -> Server[Any]:
+    return federated_sum(federated_map(columns, x))
+
+
+@federated_computation
+def plain_mean(x: Clients[float]) -> Server[Any]:
+    return federated_mean(federated_map(columns, x))
+
+
+@pytest.mark.parametrize("computation", [plain_sum, plain_mean])
+@pytest.mark.parametrize("other", [1.0, 4.0])
+def test_a_plain_reduction_refuses_another_shape_and_names_the_site(computation: Any, other: float) -> None:
+    # One column would be stretched over three, four would be NumPy's own error.
+    with pytest.raises(SpecError, match=r"site 's2'.*path columns; expected float64\[3\]; got float64\[[14]\]"):
+        run(computation, Sites([3.0, 3.0, other], computation))
+
+
+def test_an_accumulate_that_adds_in_place_starts_each_round_from_the_same_zero() -> None:
+    def add_in_place(total: Any, x: float) -> Any:
+        total += x
+        return total
+
+    def same(total: Any) -> Any:
+        return total
+
+    @federated_computation
+    def total(x: Clients[float]) -> Server[Any]:
+        return federated_aggregate(federated_map(kept, x), START, add_in_place, add_in_place, same)
+
+    assert [total([1.0, 1.0]).tolist() for _ in range(2)] == [[2.0, 2.0], [2.0, 2.0]]
+
+
+@federated_computation
+def exact_round(x: Clients[float]) -> Server[Tree]:
+    return federated_aggregate(federated_map(step_of, ({}, x)).delta, ExactMean(FixedPoint(bound=4.0, count=10)))
+
+
+def test_an_update_that_the_aggregator_cannot_add_is_refused_and_named_and_the_others_count() -> None:
+    done = run(exact_round, Sites([1.0, 9.0, 3.0], exact_round), round=2)
+    assert np.asarray(done.result["w"]).tolist() == [2.0, 2.0]
+    assert done.admitted == (0, 2)
+    assert [(reply.site, reply.failure.code) for reply in done.refused if reply.failure] == [("s1", "update")]
+
+
+def test_it_ends_the_round_where_the_quorum_needs_that_site() -> None:
+    with pytest.raises(UpdateError, match="fixed-point bound; at round 2, site 's1', task 'step_of'"):
+        run(exact_round, Sites([1.0, 9.0, 3.0], exact_round), round=2, policy=Policy(quorum=3))
+    with pytest.raises(UpdateError):
+        exact_round([1.0, 9.0, 3.0])  # a direct call leaves nobody out in silence
+
+
+def test_too_few_replies_say_who_was_refused() -> None:
+    class Abandoned(Answers):
+        refused = (Reply(1, "s1", Shareable(), Failure("client", "it raised")),)
+
+        def __iter__(self) -> Any:
+            raise QuorumError("the quorum is out of reach", round=4)
+
+    sites = Sites([1.0], one_round)
+    sites.task = lambda task, slots, policy: Abandoned(sites, task, slots)  # type: ignore[method-assign]
+    with pytest.raises(Unmet, match="out of reach; at round 4") as caught:
+        run(one_round, sites, MODEL)
+    assert [reply.site for reply in caught.value.refused] == ["s1"]

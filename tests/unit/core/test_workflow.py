@@ -78,18 +78,25 @@ def workflow(rounds: int = 4, **more: Any) -> Rounds:
 
 
 class OneSite:
-    """A site with the number 8, and what a run leaves behind. `fails` are the tasks that nobody answers."""
+    """A site with the number 8, and what a run leaves behind. `fails` are the tasks that nobody answers, for the `reasons`."""
 
     seed = 1
     sites = ("a",)
 
-    def __init__(self, saved: tuple[int, Tree, Mapping[str, Any]] | None = None, fails: tuple[str, ...] = ()) -> None:
-        self.saved, self.fails = saved, fails
+    def __init__(
+        self,
+        saved: tuple[int, Tree, Mapping[str, Any]] | None = None,
+        fails: tuple[str, ...] = (),
+        reasons: tuple[str, ...] = (),
+    ) -> None:
+        self.saved, self.fails, self.reasons = saved, fails, reasons
+        self.asked: list[tuple[str, Policy]] = []
         self.executor = FunctionExecutor([train, errors])
         self.records: list[Mapping[str, Any]] = []
         self.checkpoints: list[tuple[int, Tree, Mapping[str, Any]]] = []
 
     def task(self, task: Task, slots: Any, policy: Policy) -> Replies:
+        self.asked.append((task.name, policy))
         return Answers(self, task)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002
@@ -104,10 +111,11 @@ class OneSite:
 
 class Answers:
     lost: tuple[Reply, ...] = ()
-    refused = (Reply(7, "b", Shareable(), Failure("not_finite", "an entry is nan", "w")),)
 
     def __init__(self, site: OneSite, task: Task) -> None:
         self.site, self.asked = site, task
+        codes = site.reasons if task.name in site.fails else ("not_finite",)
+        self.refused = tuple(Reply(7, "b", Shareable(), Failure(code, "an entry is nan", "w")) for code in codes)
 
     def __iter__(self) -> Iterator[Reply]:
         if self.asked.name in self.site.fails:
@@ -123,7 +131,8 @@ def test_rounds_give_the_final_and_the_best_model() -> None:
     assert np.asarray(outcome.best["w"]) == [4.0]
     assert (outcome.best_round, outcome.rounds) == (1, 4)
     assert [record["global"]["error"] for record in site.records] == [1.0, 3.0, 4.0, 4.5]
-    assert site.records[0]["refused"] == [{"site": "b", "code": "not_finite", "path": "w", "message": "an entry is nan"}]
+    missing = {"site": "b", "code": "not_finite", "path": "w", "message": "an entry is nan"}
+    assert site.records[0]["refused"] == [missing, {**missing, "task": "error_of"}]
 
 
 def test_a_run_goes_on_from_any_checkpoint_to_the_same_end() -> None:
@@ -160,14 +169,54 @@ def test_nobody_evaluates_when_asked_so_and_the_last_model_is_kept() -> None:
     site = OneSite()
     outcome = workflow(watch=Watch(sites="none"))(site)
     assert [record["global"] for record in site.records] == [{}] * 4
-    assert outcome.best_round == 0
+    assert (outcome.best_round, np.asarray(outcome.best["w"]).tolist()) == (4, [7.5])
+    assert ["best" in tree for _, tree, _ in site.checkpoints] == [False] * 4
+    again = workflow(watch=Watch(sites="none"))(OneSite(site.checkpoints[1]))
+    assert (again.best_round, np.asarray(again.best["w"]).tolist()) == (4, [7.5])
 
 
-def test_a_round_stands_even_if_nobody_could_evaluate_it() -> None:
-    site = OneSite(fails=("error_of",))
+@pytest.mark.parametrize("reasons", [(), ("not_finite",), ("lost",)])
+def test_a_round_stands_even_if_nobody_could_evaluate_it(reasons: tuple[str, ...]) -> None:
+    site = OneSite(fails=("error_of",), reasons=reasons)
     outcome = workflow()(site)
     assert np.asarray(outcome.model["w"]) == [7.5]
     assert [record["round"] for record in site.records] == [1, 2, 3, 4]
+    assert site.records[0]["lost"] == ["a"]
+
+
+def test_a_metric_that_raises_at_the_sites_ends_the_run() -> None:
+    with pytest.raises(QuorumError, match="nobody answered"):
+        workflow()(OneSite(fails=("error_of",), reasons=("client", "not_finite")))
+
+
+def test_all_tasks_are_asked_under_the_rounds_policy() -> None:
+    @federated_computation
+    def ask_first(x: Clients[float]) -> Server[State]:
+        return federated_map(begun, federated_mean(federated_map(asked_first, x)))
+
+    policy = Policy(cohort=1, quorum=1.0, deadline_s=9.0, attempts=3)
+    plain = workflow(rounds=1, policy=policy)
+    site = OneSite()
+    site.executor = FunctionExecutor([ask_first, train, errors])
+    dataclasses.replace(plain, process=dataclasses.replace(plain.process, initialize=ask_first))(site)
+    assert [name for name, _ in site.asked] == ["asked_first", "own", "error_of"]
+    assert {(each.deadline_s, each.attempts) for _, each in site.asked} == {(9.0, 3)}
+    assert [(each.cohort, each.quorum) for _, each in site.asked] == [(None, 1.0), (1, 1.0), (None, 1)]
+    assert [entry.get("task") for entry in site.records[0]["refused"]] == [None, "asked_first", "error_of"]
+
+
+def asked_first(x: float) -> float:
+    return x
+
+
+def begun(mean: float) -> State:
+    return first()
+
+
+def test_models_of_the_outcome_are_copies() -> None:
+    outcome = workflow(watch=Watch(sites="none"))(OneSite())
+    np.asarray(outcome.model["w"])[0] = 99.0
+    assert (np.asarray(outcome.best["w"]).tolist(), np.asarray(outcome.state.model["w"]).tolist()) == ([7.5], [7.5])
 
 
 def test_a_round_without_a_quorum_ends_the_run() -> None:
@@ -191,7 +240,13 @@ def test_the_first_model_may_be_given_and_has_to_fit() -> None:
 
 @pytest.mark.parametrize(
     ("options", "path"),
-    [({"every": 0}, "evaluate_every"), ({"sites": "some"}, "evaluate_sites"), ({"patience": 0}, "patience")],
+    [
+        ({"every": 0}, "evaluate_every"),
+        ({"every": 1.5}, "evaluate_every"),
+        ({"sites": "some"}, "evaluate_sites"),
+        ({"patience": 0}, "patience"),
+        ({"patience": 1.5}, "patience"),
+    ],
 )
 def test_a_watch_out_of_range_is_named(options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -202,8 +257,17 @@ def test_a_watch_out_of_range_is_named(options: dict[str, Any], path: str) -> No
 def test_a_monitor_has_to_be_a_metric_of_the_job_and_rounds_at_least_one() -> None:
     with pytest.raises(ConfigError, match=r"path monitor.*\['error'\]; got auc"):
         workflow(watch=Watch(monitor="auc"))
-    with pytest.raises(ConfigError, match="path rounds"):
-        workflow(rounds=0)
+    wrong: list[Any] = [0, "3", 2.5, True]
+    for rounds in wrong:
+        with pytest.raises(ConfigError, match="path rounds"):
+            workflow(rounds=rounds)
+
+
+@pytest.mark.parametrize(("asked", "path"), [({"patience": 2}, "patience"), ({"monitor": "error"}, "monitor")])
+def test_what_nobody_evaluates_can_neither_stop_nor_choose(asked: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match="nobody evaluates") as caught:
+        workflow(watch=Watch(sites="none", **asked))
+    assert caught.value.path == path
 
 
 def test_training_loss_is_pooled_over_the_cohort_by_rows() -> None:

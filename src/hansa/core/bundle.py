@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
-import shutil
+import io
+import re
+import stat
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +20,14 @@ from typing import Final, cast
 import msgspec
 
 from hansa.core import registry
-from hansa.core.archive import Limits, pack, unpack
-from hansa.core.files import storage_error
 from hansa.core.job import Job, load_reference
 from hansa.errors import InputError, JobReferenceError
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-LIMITS: Final = Limits()
+PACKED: Final = 64 << 20  # bytes
+ENTRIES: Final = 2_000
+NAME: Final = re.compile(r"(?=.{1,200}$)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,9}")
 _LEFT_OUT: Final = {"__pycache__", "runs"}
 
 
@@ -64,14 +66,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         return b"hansa bundle 1\n" + msgspec.json.encode(msgspec.structs.replace(self, signature=""), order="deterministic")
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle that was opened: its manifest, and the content of its files by path."""
-
-    manifest: Manifest
-    files: Mapping[str, bytes] = field(repr=False)
-
-
 def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | None = None) -> bytes:
     """The bundle of the job that `reference` names: its file or package folder, with `include` and what the job includes.
 
@@ -98,44 +92,7 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
         chain = [base64.b64encode(each).decode() for each in sign.chain]
         manifest = msgspec.structs.replace(manifest, author=sign.author, chain=chain)
         manifest = msgspec.structs.replace(manifest, signature=base64.b64encode(sign.sign(manifest.signed)).decode())
-    return pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), **files}, LIMITS)
-
-
-def open_bundle(data: bytes, *, limits: Limits = LIMITS) -> Bundle:
-    """The bundle in the bytes, every file as its manifest says. Whose signature it carries is not checked here.
-
-    Raises:
-        InputError: it is no such archive; names the entry and the rule.
-    """
-    files = unpack(data, limits)
-    try:
-        manifest = msgspec.json.decode(files.pop(MANIFEST, b""), type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"the bundle has no manifest of this version: {error}", path=MANIFEST) from error
-    if manifest.format != FORMAT:
-        raise InputError("a bundle of another version", path=MANIFEST, got=manifest.format, expected=FORMAT)
-    found = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
-    if wrong := {path for path, _ in found.items() ^ manifest.files.items()}:
-        raise InputError("a file is not the one of the manifest", path=min(wrong))
-    return Bundle(manifest, files)
-
-
-def extract(bundle: Bundle, folder: Path) -> Path:
-    """Write the bundle's files as `folder`, all or none; a folder that is there already stays as it is."""
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        for path, content in bundle.files.items():
-            target = part / path
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target.write_bytes(content)
-        part.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not folder.exists():
-            part.rename(folder)
-    except OSError as error:
-        raise storage_error(error, folder) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+    return _pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), **files})
 
 
 def load_job(folder: Path, reference: str) -> Job:
@@ -189,3 +146,19 @@ def _relative(path: Path, root: Path) -> str:
     if not path.is_relative_to(root):
         raise InputError("a file beside the job's folder cannot be bundled", path=str(path), expected=f"below {root}")
     return path.relative_to(root).as_posix()
+
+
+def _pack(files: Mapping[str, bytes]) -> bytes:
+    """The files as a zip: entries sorted, stored, of one fixed time, so that the same files give the same bytes."""
+    if bad := [name for name in files if not NAME.fullmatch(name)]:
+        raise InputError("a file's name cannot be bundled", path=bad[0], expected="letters, digits, . _ - and /, at most 200")
+    if len(files) > ENTRIES or (total := sum(map(len, files.values()))) > PACKED:
+        got = f"{len(files):,} files" if len(files) > ENTRIES else f"{total:,} bytes"
+        raise InputError("too much for one bundle", got=got, expected=f"at most {ENTRIES:,} files and {PACKED:,} bytes")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, files[name])
+    return out.getvalue()

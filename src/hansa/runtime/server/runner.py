@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
-from hansa.core.bundle import extract, open_bundle
 from hansa.core.task import Failure
 from hansa.errors import HansaError, StorageError
 from hansa.record.folder import RunFolder
 from hansa.runtime.jobs import link
+from hansa.runtime.jobs.bundle import extract, open_bundle
 from hansa.runtime.jobs.link import Came, Done, Line, Start
 from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
 from hansa.runtime.server.places import Places

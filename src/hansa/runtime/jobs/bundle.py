@@ -1,22 +1,29 @@
-"""Zip archives of files, from and for strangers: what is read is exactly of the form that is written here, or refused by name."""
+"""A bundle that came from somewhere: opened only if it is exactly of the form that `core.bundle` writes, or refused by name."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import re
+import secrets
+import shutil
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from hansa.core.bundle import ENTRIES, FORMAT, MANIFEST, NAME, PACKED, Manifest
+from hansa.core.files import storage_error
 from hansa.errors import InputError
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,9}")
 _HEADER: Final = 30  # bytes of an entry's local header, before its name
 _END: Final = 22  # bytes of the last record
+_NAME_BYTES: Final = 200
 _SLACK: Final = 1024  # bytes that any entry may have, however well it is packed
 
 
@@ -24,34 +31,61 @@ _SLACK: Final = 1024  # bytes that any entry may have, however well it is packed
 class Limits:
     """What an archive may ask of its reader, in bytes and files. `ratio` is of unpacked to packed bytes."""
 
-    packed: int = 64 << 20
+    packed: int = PACKED
     unpacked: int = 256 << 20
-    entries: int = 2_000
+    entries: int = ENTRIES
     ratio: int = 100
-    name: int = 200
 
 
-def pack(files: Mapping[str, bytes], limits: Limits) -> bytes:
-    """The files as a zip: entries sorted, stored, of one fixed time, so that the same files give the same bytes.
+LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened: its manifest, and the content of its files by path."""
+
+    manifest: Manifest
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def open_bundle(data: bytes, *, limits: Limits = LIMITS) -> Bundle:
+    """The bundle in the bytes, every file as its manifest says. Whose signature it carries is not checked here.
 
     Raises:
-        InputError: a name or the whole is over a limit.
+        InputError: it is no such archive; names the entry and the rule.
     """
-    for name in files:
-        _check_name(name, limits)
-    if len(files) > limits.entries or (total := sum(map(len, files.values()))) > limits.packed:
-        got = f"{len(files):,} files" if len(files) > limits.entries else f"{total:,} bytes"
-        raise InputError("too much for one archive", got=got, expected=f"{limits.entries:,} files, {limits.packed:,} bytes")
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, files[name])
-    return out.getvalue()
+    files = _unpack(data, limits)
+    try:
+        manifest = msgspec.json.decode(files.pop(MANIFEST, b""), type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the bundle has no manifest of this version: {error}", path=MANIFEST) from error
+    if manifest.format != FORMAT:
+        raise InputError("a bundle of another version", path=MANIFEST, got=manifest.format, expected=FORMAT)
+    found = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    if wrong := {path for path, _ in found.items() ^ manifest.files.items()}:
+        raise InputError("a file is not the one of the manifest", path=min(wrong))
+    return Bundle(manifest, files)
 
 
-def unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
+def extract(bundle: Bundle, folder: Path) -> Path:
+    """Write the bundle's files as `folder`, all or none; a folder that is there already stays as it is."""
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        for path, content in bundle.files.items():
+            target = part / path
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.write_bytes(content)
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            part.rename(folder)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _unpack(data: bytes, limits: Limits) -> dict[str, bytes]:
     """The files of a zip by name; nothing is written anywhere, and nothing is unpacked before all entries were looked at.
 
     Raises:
@@ -75,7 +109,7 @@ def _check_end(data: bytes, limits: Limits) -> None:
     here, total, size, offset, comment = struct.unpack("<HHIIH", last[8:])
     if last[:8] != b"PK\x05\x06\0\0\0\0" or comment or here != total or offset + size != len(data) - _END:
         raise InputError("not a plain zip", hint="one part, no comment, nothing before or behind it, not zip64")
-    if total > limits.entries or size > total * (46 + limits.name):
+    if total > limits.entries or size > total * (46 + _NAME_BYTES):
         raise InputError("too many entries, or too long ones", got=total, expected=f"at most {limits.entries:,}")
 
 
@@ -83,7 +117,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], packed: int, limits: Limits) 
     seen: set[str] = set()
     end = unpacked = 0
     for entry in sorted(entries, key=lambda each: each.header_offset):
-        _check_name(entry.orig_filename, limits)
+        if not NAME.fullmatch(entry.orig_filename):
+            expected = "letters, digits, . _ - and /, at most 200 bytes and 10 folders"
+            raise InputError("an entry's name is refused", path=repr(entry.orig_filename[:200]), expected=expected)
         mode = entry.external_attr >> 16
         plain = entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not entry.flag_bits & ~0x6 and not entry.extra
         rules = {
@@ -100,13 +136,6 @@ def _check_entries(entries: list[zipfile.ZipInfo], packed: int, limits: Limits) 
         unpacked += entry.file_size
     if unpacked > limits.unpacked or unpacked > limits.ratio * packed or end > packed:
         raise InputError("too much to unpack", got=f"{unpacked:,} bytes", expected=f"at most {limits.unpacked:,}")
-
-
-def _check_name(name: str, limits: Limits) -> None:
-    parts = name.split("/")
-    if not _NAME.fullmatch(name) or len(name) > limits.name or ".." in parts or "." in parts:
-        expected = f"letters, digits, . _ - and /, at most {limits.name} bytes and 10 folders"
-        raise InputError("a file's name is refused", path=repr(name[: limits.name]), expected=expected)
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

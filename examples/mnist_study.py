@@ -1,6 +1,6 @@
 """Three questions about FedAvg on MNIST, a figure each: how many clients, how many local epochs, and what if clients are off?
 
-python mnist_study.py --data FOLDER   (or HANSA_DATA=FOLDER; about ten minutes on two cores)
+python mnist_study.py --data FOLDER   (or HANSA_DATA=FOLDER; about ten minutes on two free cores)
 python mnist_study.py --small         (seconds; without a folder on scikit-learn's 8x8 digits, which need no download)
 
 FOLDER holds mnist.npz from https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz, or MNIST's four IDX files.

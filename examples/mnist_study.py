@@ -38,7 +38,7 @@ def pictures(folder: str | None, *, small: bool) -> tuple[Rows, Rows]:
         rows = shuffled(datasets.digits())
         return rows.take(np.arange(240)), rows.take(np.arange(240, 440))
     rows = datasets.mnist(folder=folder)
-    train, test = (240, 200) if small else (6000, 2000)
+    train, test = (120, 100) if small else (6000, 2000)
     return shuffled(rows.part("train")).take(np.arange(train)), shuffled(rows.part("test")).take(np.arange(test))
 
 

@@ -52,6 +52,7 @@ class FunctionExecutor(Executor):
         Raises:
             ConfigError: a function has no batched form; it is never run client by client in silence.
         """
+        self.require_batched(task_name)
         stage = self._stage(task_name)
         columns: dict[int, list[Any]] = {}
         given = {id(node): unpack(shareable.body.get(label, {}), node.type) for label, node in stage.goes}
@@ -59,6 +60,20 @@ class FunctionExecutor(Executor):
             columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
         rows = [{key: column[i] for key, column in columns.items()} for i in range(len(contexts))]
         return [_reply(stage, row) for row in rows]
+
+    def require_batched(self, task_name: str) -> None:
+        """Return if `execute_many` can run the task: each function has a batched form, or is written to be looped over.
+
+        Raises:
+            ConfigError: one has none; names it.
+        """
+        for node in self._stage(task_name).functions:
+            if not node.fn.loops and node.fn.many is None:
+                raise ConfigError(
+                    f"{node.fn.name} has no batched form, so the vectorised engine cannot run it",
+                    got=node.fn.about or node.fn.name,
+                    hint="use --engine loop or pool, or give the function a batched form: local_computation(fn, many=...)",
+                )
 
     def _stage(self, task_name: str) -> Stage:
         stage = self._stages.get(task_name)
@@ -116,13 +131,7 @@ def _column(
         return [given[id(node)]] * len(contexts)
     if isinstance(node, Parameter):
         return [ctx.load(node.name) for ctx in contexts]
-    if isinstance(node, Apply) and not node.fn.loops:
-        if node.fn.many is None:
-            raise ConfigError(
-                f"{node.fn.name} has no batched form, so the vectorised engine cannot run it",
-                got=node.fn.about or node.fn.name,
-                hint="use --engine loop or pool, or give the function a batched form: local_computation(fn, many=...)",
-            )
+    if isinstance(node, Apply) and not node.fn.loops and node.fn.many is not None:
         names = [name for name, _ in node.fn.parameters]
         sources = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
         rows = [tuple(columns[id(sources[name])][i] for name in names if name in sources) for i in range(len(contexts))]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from hansa.core.executor import FunctionExecutor
-from hansa.core.task import FLContext, Shareable, Signal, Task
+from hansa.core.task import Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, failure_of
@@ -52,7 +51,12 @@ class Vectorised:
         self._abort = Signal()
 
     def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
-        """Take the task and the order of its calls."""
+        """Take the task and the order of its calls.
+
+        Raises:
+            ConfigError: a function of the task has no batched form.
+        """
+        self._executor.require_batched(task.name)
         self._task, self._kept = task, kept
         self._coming, self._ready = dict.fromkeys(calls), {}
 
@@ -72,22 +76,33 @@ class Vectorised:
     def _together(self, calls: Sequence[Call]) -> dict[Call, Answer]:
         if self._task is None:
             raise RunError("no task has begun")
-        memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
-        contexts = [self._sites.context(self._task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
-        answers = zip(calls, memories, self._split(contexts), strict=True)
-        return {call: replace(answer, puts=memory.puts) for call, memory, answer in answers}
+        return dict(zip(calls, self._split(self._task, calls), strict=True))
 
-    def _split(self, contexts: Sequence[FLContext]) -> list[Answer]:
-        """The answers of clients computed together. If that raises, each half is tried by itself: one site's fault is its own."""
-        if not contexts or self._task is None:
-            return []
+    def _split(self, task: Task, calls: Sequence[Call]) -> list[Answer]:
+        """The answers of clients computed together. If that raises, each half is tried by itself: one site's fault is its own.
+
+        Raises:
+            ConfigError: the batched form refuses what each client can do by itself: the job cannot be vectorised.
+        """
+        # New with each try: what an abandoned one put into the memories is not what these clients had kept.
+        memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
+        contexts = [self._sites.context(task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
         try:
-            replies = self._executor.execute_many(self._task.name, self._task.shareable, contexts, self._abort)
-            return [Answer(self._sites.filtered(reply, ctx)) for reply, ctx in zip(replies, contexts, strict=True)]
-        except ConfigError:  # the job cannot be vectorised: no site's fault
-            raise
+            replies = self._executor.execute_many(task.name, task.shareable, contexts, self._abort)
+            each = zip(replies, contexts, memories, strict=True)
+            return [Answer(self._sites.filtered(reply, ctx), puts=memory.puts) for reply, ctx, memory in each]
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
-            if len(contexts) == 1:
-                return [Answer(Shareable(), failure_of(error))]
-            half = len(contexts) // 2
-            return self._split(contexts[:half]) + self._split(contexts[half:])
+            if len(calls) > 1:
+                half = len(calls) // 2
+                answers = self._split(task, calls[:half]) + self._split(task, calls[half:])
+            else:
+                answers = [Answer(Shareable(), failure_of(error))]
+            if isinstance(error, ConfigError) and self._nobody_fails(task, calls, answers):
+                raise
+            return answers
+
+    def _nobody_fails(self, task: Task, calls: Sequence[Call], answers: Sequence[Answer]) -> bool:
+        """Whether these clients can do the task without their neighbours, so that only doing it together was refused."""
+        if len(calls) > 1:
+            return all(answer.failure is None for answer in answers)
+        return self._sites.serve(task, calls[0].slot, self._kept.get(calls[0].slot, {}), self._abort).failure is None

@@ -44,7 +44,6 @@ from litestar import Litestar, Request, Response, get
 from litestar.config.response_cache import ResponseCacheConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.logging import LoggingConfig
 from litestar.openapi import OpenAPIConfig
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -87,7 +86,7 @@ def make_app(served: Served) -> Litestar:
         exception_handlers={HansaError: _refused, msgspec.MsgspecError: _malformed, HTTPException: _http, Exception: _fault},
         openapi_config=OpenAPIConfig(title="Hansa", version=version("hansa"), path="/schema"),
         response_cache_config=ResponseCacheConfig(default_expiration=0),
-        logging_config=LoggingConfig(log_exceptions="never"),
+        logging_config=None,
         request_max_body_size=site_api.BODY_LIMIT,
     )
 
@@ -153,7 +152,9 @@ def _malformed(_: Request[Any, Any, Any], error: msgspec.MsgspecError) -> Respon
     return problem(400, "malformed", "the message cannot be read", detail=str(error))
 
 
-def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.status_code >= 500:
+        return _fault(request, error)
     extra = error.extra if isinstance(error.extra, list) else []
     where = "; ".join(f"{each.get('key', '')}: {each.get('message', '')}" for each in extra if isinstance(each, dict))
     code = {400: "malformed", 404: "not_found", 405: "method", 413: "too_large"}.get(error.status_code, "http")

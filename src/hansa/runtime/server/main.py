@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Call
     kit = load_kit(kit_folder)
     if kit.kind != "server":
         raise InputError("not a server's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit named `server`")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(kit, environment, ready, most))
 
 

@@ -132,7 +132,7 @@ async def measure(request: Asked, digest: str) -> Response[None]:
     """How much of a blob is here, for who sends it."""
     people, asker = _sender(request)
     size = await transfers.received(people.inbox.blobs, digest, asker.name)
-    return Response(None, headers={"Upload-Offset": str(size)}, media_type=_BINARY)
+    return Response(None, headers={"Upload-Offset": str(size)}, media_type=_JSON)
 
 
 @put("/v1/blobs/{digest:str}", status_code=204)

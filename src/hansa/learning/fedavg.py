@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_broadcast, federated_map
-from hansa.core.protocols import Dataset, Learner
+from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.learning import schedules
 from hansa.learning.schedules import Schedule
@@ -44,10 +41,5 @@ def fedavg(
     def add_mean(state: State, delta: Tree) -> State:
         return setup.advanced(state, delta, lr=server_step(state.round))
 
-    @federated_computation
-    def fedavg_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
-        shared = federated_map(setup.shared, state.model)
-        step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-        return federated_map(add_mean, (state, setup.combine(step, like=shared)))
-
-    return setup.rounds(fedavg_round, setup.initialize(), rounds=rounds, cohort=cohort, name="fedavg")
+    step = setup.round_of("fedavg_round", train, add_mean)
+    return setup.rounds(step, setup.initialize(), rounds=rounds, cohort=cohort, name="fedavg", server_lr=server_step)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_broadcast, federated_map
-from hansa.core.protocols import Dataset, Learner
+from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.learning import schedules
 from hansa.learning.optimizers import Name, Optimizer
+from hansa.learning.options import changed
 from hansa.learning.schedules import Schedule
 from hansa.learning.templates import Options, Setup, State
 
@@ -39,7 +37,7 @@ def fedopt(
 
     >>> from hansa.adapters.numpy import logistic
     >>> print(fedopt(logistic(features=4), rounds=2, optimizer="yogi").about)
-    fedopt (yogi), 2 rounds, numpy.logistic(features=4, lr=0.1, epochs=1, batch=32)
+    fedopt (yogi), 2 rounds, server_lr=Constant(value=0.01), numpy.logistic(features=4, lr=0.1, epochs=1, batch=32)
 
     Raises:
         ConfigError: an option is out of its range; names it.
@@ -52,11 +50,13 @@ def fedopt(
     def optimizer_step(state: State, delta: Tree) -> State:
         return setup.advanced(state, delta, lr=server_step(state.round), optimizer=rule)
 
-    @federated_computation
-    def fedopt_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
-        shared = federated_map(setup.shared, state.model)
-        step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-        return federated_map(optimizer_step, (state, setup.combine(step, like=shared)))
-
-    initialize = setup.initialize(rule.start)
-    return setup.rounds(fedopt_round, initialize, rounds=rounds, cohort=cohort, name=f"fedopt ({optimizer})")
+    step = setup.round_of("fedopt_round", train, optimizer_step)
+    return setup.rounds(
+        step,
+        setup.initialize(rule.start),
+        rounds=rounds,
+        cohort=cohort,
+        name=f"fedopt ({optimizer})",
+        server_lr=server_step,
+        settings=changed(rule, but=("name",)),
+    )

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_broadcast, federated_map
-from hansa.core.protocols import Dataset, Learner
+from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
 from hansa.learning.templates import Options, Setup, State
@@ -37,10 +34,5 @@ def fedper(learner: Learner, *, rounds: int, cohort: int | None = None, **option
     def add_mean(state: State, delta: Tree) -> State:
         return setup.advanced(state, delta)
 
-    @federated_computation
-    def fedper_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
-        shared = federated_map(setup.shared, state.model)
-        step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-        return federated_map(add_mean, (state, setup.combine(step, like=shared)))
-
-    return setup.rounds(fedper_round, setup.initialize(), rounds=rounds, cohort=cohort, name="fedper")
+    step = setup.round_of("fedper_round", train, add_mean)
+    return setup.rounds(step, setup.initialize(), rounds=rounds, cohort=cohort, name="fedper")

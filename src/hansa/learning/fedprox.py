@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Unpack
 
-from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_broadcast, federated_map
-from hansa.core.protocols import Dataset, Learner
+from hansa.core.protocols import Learner
+from hansa.core.round import is_real
 from hansa.core.trees import Tree
-from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
 from hansa.learning.templates import Options, Setup, State
@@ -29,18 +26,13 @@ def fedprox(learner: Learner, *, rounds: int, cohort: int | None = None, mu: flo
     Raises:
         ConfigError: an option is out of its range; names it.
     """
-    if not (math.isfinite(mu) and mu >= 0):
-        raise ConfigError("mu is the strength of a pull", path="mu", expected="a finite number >= 0", got=mu)
+    if not (is_real(mu) and mu >= 0):
+        raise ConfigError("mu is the strength of a pull", path="mu", expected="a finite number >= 0", got=repr(mu))
     setup = Setup.of(learner, options, algorithm=fedprox, proximal=mu)
     train = setup.local_training()
 
     def add_mean(state: State, delta: Tree) -> State:
         return setup.advanced(state, delta)
 
-    @federated_computation
-    def fedprox_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
-        shared = federated_map(setup.shared, state.model)
-        step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-        return federated_map(add_mean, (state, setup.combine(step, like=shared)))
-
-    return setup.rounds(fedprox_round, setup.initialize(), rounds=rounds, cohort=cohort, name="fedprox")
+    step = setup.round_of("fedprox_round", train, add_mean)
+    return setup.rounds(step, setup.initialize(), rounds=rounds, cohort=cohort, name="fedprox")

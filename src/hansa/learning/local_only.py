@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Unpack
 
 from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_broadcast, federated_map, federated_sum
+from hansa.core.intrinsics import federated_broadcast, federated_map
 from hansa.core.protocols import Dataset, Learner
 from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
-from hansa.learning.templates import Options, Setup, State
+from hansa.learning.templates import Options, Setup, State, admitted
 
 
 def local_only(learner: Learner, *, rounds: int, cohort: int | None = None, **options: Unpack[Options]) -> Rounds:
@@ -34,13 +34,13 @@ def local_only(learner: Learner, *, rounds: int, cohort: int | None = None, **op
     setup = Setup.of(learner, chosen, algorithm=local_only)
     train = setup.local_training()
 
-    def next_round(state: State, rows: int) -> State:  # noqa: ARG001  the count is what made the sites train
+    def next_round(state: State, sites: int) -> State:  # noqa: ARG001  to be counted is what made the sites train
         return state._replace(round=state.round + 1)
 
     @federated_computation
     def local_only_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
         shared = federated_map(setup.shared, state.model)
         step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-        return federated_map(next_round, (state, federated_sum(step.weight)))
+        return federated_map(next_round, (state, admitted(step.weight)))
 
     return setup.rounds(local_only_round, setup.initialize(alone=True), rounds=rounds, cohort=cohort, name="local_only")

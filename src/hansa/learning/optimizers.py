@@ -15,6 +15,7 @@ import numpy as np
 
 from hansa.core import trees
 from hansa.core.registry import nearest
+from hansa.core.round import is_real
 from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError
 from hansa.learning.standardise import MEAN, SCALE
@@ -40,16 +41,16 @@ class Optimizer:
     epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in _RULES:
-            raise ConfigError(
-                "no such server optimizer", path="optimizer", got=repr(self.name), hint=nearest(self.name, sorted(_RULES))
-            )
-        if not 0 <= self.momentum < 1:
-            raise ConfigError("momentum is in [0, 1)", path="momentum", got=self.momentum)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError("betas are in [0, 1)", path="betas", got=self.betas)
-        if self.epsilon is not None and not self.epsilon > 0:
-            raise ConfigError("epsilon is positive", path="epsilon", got=self.epsilon)
+        if not isinstance(self.name, str) or self.name not in _RULES:
+            hint = nearest(str(self.name), sorted(_RULES))
+            raise ConfigError("no such server optimizer", path="optimizer", got=repr(self.name), hint=hint)
+        if not (is_real(self.momentum) and 0 <= self.momentum < 1):
+            raise ConfigError("momentum is in [0, 1)", path="momentum", got=repr(self.momentum))
+        betas = self.betas if isinstance(self.betas, list | tuple) else ()
+        if not (len(betas) == 2 and all(is_real(beta) and 0 <= beta < 1 for beta in betas)):
+            raise ConfigError("betas are two numbers in [0, 1)", path="betas", got=repr(self.betas))
+        if not (self.epsilon is None or (is_real(self.epsilon) and self.epsilon > 0)):
+            raise ConfigError("epsilon is positive", path="epsilon", got=repr(self.epsilon))
 
     def start(self, model: Tree) -> Tree:
         """The state before the first step: float64 slots shaped as the leaves that gradients move."""
@@ -97,6 +98,17 @@ def trained(tree: Tree) -> dict[str, Any]:
     """The leaves that gradients move: floating-point, and no running statistics."""
     _, rest = trees.split(tree, STATISTICS)
     return trees.unflatten({path: leaf for path, leaf in trees.leaves(rest) if _floats(leaf)})
+
+
+def parted(tree: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The leaves that gradients move, and the others: counters and running statistics.
+
+    >>> parted({"w": np.ones(1), "bn.running_var": np.ones(1)})
+    ({'w': array([1.])}, {'bn.running_var': array([1.])})
+    """
+    moved = trained(tree)
+    paths = {path for path, _ in trees.leaves(moved)}
+    return moved, trees.unflatten({path: leaf for path, leaf in trees.leaves(tree) if path not in paths})
 
 
 def _floats(leaf: Array) -> bool:

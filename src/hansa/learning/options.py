@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal, TypedDict
 
-from hansa.core import registry
+import numpy as np
+
+from hansa.core import codec, registry
 from hansa.core.protocols import Aggregator, Dataset, Metric
+from hansa.core.round import is_real
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError
 from hansa.learning import schedules
@@ -19,7 +22,7 @@ from hansa.learning.schedules import Schedule
 class Options(TypedDict, total=False):
     """What every algorithm takes besides its own settings.
 
-    client_lr: step size at the clients, a number or schedule of the finished rounds. epochs, steps, batch: replace the learner's.
+    client_lr: step size at the clients, a number or schedule of the finished rounds. epochs or steps, batch: replace the learner's.
     clip: L2 norm of a step's gradient. weighting: of updates, by training examples or uniform. weight_cap: the largest weight a
     site may claim. personal: path patterns of layers that stay at the site. standardise: impute and scale features by a federated
     statistics round. quorum, deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the
@@ -70,6 +73,8 @@ def check(options: Options, *, algorithm: Callable[..., Any] | None = None, fixe
             raise ConfigError(f"{called} takes {name!r}", path=name, hint=registry.nearest(name, known))
         if fixed and name in fixed and value is not None:
             raise ConfigError(f"{called} takes {name!r}", path=name, got=value, hint=f"it is always {fixed[name]!r} here")
+    if options.get("epochs") is not None and options.get("steps") is not None:
+        raise ConfigError("give epochs or steps", path="steps", got=f"epochs={options['epochs']}, steps={options['steps']}")
     _check_training(options)
     _check_weights(options)
     _check_models(options)
@@ -82,7 +87,7 @@ def _check_training(options: Options) -> None:
         if value is not None and (type(value) is not int or value < least):
             raise ConfigError(f"{name} is a whole number", path=name, expected=f"at least {least}", got=repr(value))
     clip = given.get("clip")
-    if clip is not None and not (_is_real(clip) and 0 < clip < math.inf):
+    if clip is not None and not (is_real(clip) and clip > 0):
         raise ConfigError("clip is the norm of a gradient", path="clip", expected="a finite number > 0", got=repr(clip))
     if given.get("client_lr") is not None:
         schedules.of(given["client_lr"], path="client_lr")
@@ -93,7 +98,7 @@ def _check_weights(options: Options) -> None:
     if given.get("weighting", "examples") not in ("examples", "uniform"):
         raise ConfigError("no such weighting", path="weighting", expected="examples or uniform", got=repr(given["weighting"]))
     cap = given.get("weight_cap", math.inf)
-    if not (_is_real(cap) and cap > 0):
+    if not (cap == math.inf or (is_real(cap) and cap > 0)):
         raise ConfigError("not the largest weight", path="weight_cap", expected="a number > 0", got=repr(cap))
     aggregator = given.get("aggregator")
     if aggregator is not None and not all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish")):
@@ -105,7 +110,7 @@ def _check_weights(options: Options) -> None:
 def _check_models(options: Options) -> None:
     given: Mapping[str, Any] = options
     personal = given.get("personal", ())
-    if isinstance(personal, str) or not all(isinstance(p, str) and p for p in personal):
+    if not isinstance(personal, list | tuple) or not all(isinstance(p, str) and p for p in personal):
         raise ConfigError("personal is a list of path patterns", path="personal", expected='such as ["head.*"]', got=repr(personal))
     if personal and given.get("test") is not None:
         hint = "use the sites' own metrics, or leave no layer at the sites"
@@ -115,12 +120,19 @@ def _check_models(options: Options) -> None:
         raise ConfigError(
             "not a data set", path="test", expected="a Dataset, or a function that gives one", got=type(test).__name__
         )
+    if not isinstance(given.get("standardise", False), bool):
+        raise ConfigError(
+            "standardise is a yes or no", path="standardise", expected="True or False", got=repr(given["standardise"])
+        )
+    metrics = given.get("metrics")
+    if not (metrics is None or isinstance(metrics, list | tuple)):
+        raise ConfigError("metrics is a list", path="metrics", expected='such as ["accuracy"]', got=repr(metrics))
     init = given.get("init")
     if not (init is None or isinstance(init, Mapping)):
         raise ConfigError("not a model", path="init", expected="a Tree", got=type(init).__name__)
 
 
-def changed(record: Any) -> list[str]:
+def changed(record: Any, *, but: Sequence[str] = ()) -> list[str]:
     """`name=value` of each field of a dataclass that is not at its default: what a plan prints.
 
     >>> from hansa.core.protocols import FitConfig
@@ -131,10 +143,19 @@ def changed(record: Any) -> list[str]:
     for field in fields(record):
         value = getattr(record, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if value != default:
+        if value != default and field.name not in but:
             shown.append(f"{field.name}={value!r}")
     return shown
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def given_data(options: Options) -> list[str]:
+    """What an algorithm was given besides settings, as a plan prints it: trees and rows by the first 12 digits of their SHA-256."""
+    shown = []
+    if (metrics := options.get("metrics")) is not None:
+        shown.append(f"metrics={list(metrics)}")
+    if (test := options.get("test")) is not None:
+        rows = {"x": np.asarray(test.x), "y": np.asarray(test.y)} if isinstance(test, Dataset) else None
+        shown.append(f"test={test!r}" if rows is None else f"tested on given rows {codec.digest(rows)[:12]}")
+    if (init := options.get("init")) is not None:
+        shown.append(f"from a given model {codec.digest(init)[:12]}")
+    return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -11,7 +12,7 @@ from hansa.aggregation.mean import Mean
 from hansa.core import trees
 from hansa.core.computation import federated_computation
 from hansa.core.graph import LocalFunction
-from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map, federated_sum
+from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
 from hansa.core.protocols import Dataset, Learner, Update
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Tree
@@ -21,16 +22,15 @@ from hansa.errors import RunError
 from hansa.learning import schedules
 from hansa.learning.optimizers import trained
 from hansa.learning.schedules import Schedule
-from hansa.learning.templates import TRAINING, Options, Setup, State, memory_of, training
+from hansa.learning.templates import TRAINING, Options, Setup, State, admitted, memory_of, training
 
 
 class ControlledStep(NamedTuple):
-    """What leaves a client: the change of the model and of its control variate, its weight, 1 for itself, and its metrics."""
+    """What leaves a client: the change of the model and of its control variate, its weight and its metrics."""
 
     delta: Tree
     control: Tree
     weight: int
-    one: int
     metrics: dict[str, float]
 
 
@@ -50,18 +50,17 @@ def scaffold(
         c      <- c + |S|/N * mean (c_i+ - c_i)                           |S| sites took part, of N
 
     The means are uniform, as in the paper, unless `weighting="examples"` weighs the first. Only leaves that gradients move have a
-    control. The learner's rule has to be plain SGD, for which delta_i / (K lr) is the mean of its steps. `options` are those of
-    `templates.Options`.
+    control. The learner's rule has to be plain SGD, for which delta_i / (K lr) is the mean of its steps: one that says it has
+    another is refused (see `Setup.of`). `options` are those of `templates.Options`.
 
     >>> from hansa.adapters.numpy import logistic
     >>> print(scaffold(logistic(features=4), rounds=2).process.next.type_signature.result)
     <model=Tree,round=int32,extra=Tree>@SERVER
 
     Raises:
-        ConfigError: an option is out of its range; names it.
+        ConfigError: an option is out of its range, or the learner takes other steps than SGD's; names it.
     """
-    chosen: Options = {"weighting": "uniform", **options}
-    setup = Setup.of(learner, chosen, algorithm=scaffold)
+    setup = replace(Setup.of(learner, options, algorithm=scaffold, plain_sgd=True), weighting="uniform")
     train = _controlled_training(setup)
     server_step = schedules.of(server_lr, path="server_lr")
 
@@ -75,12 +74,13 @@ def scaffold(
         shared = federated_map(setup.shared, state.model)
         sent = (federated_broadcast(shared), federated_broadcast(state.round), federated_broadcast(state.extra), data)
         step = federated_map(train, sent)
-        delta = federated_aggregate(step.delta, setup.aggregator, weight=step.weight, like=shared, weight_cap=setup.weight_cap)
+        weight = step.weight
+        delta = federated_aggregate(step.delta, setup.aggregator, weight=weight, like=shared, weight_cap=setup.weight_cap)
         change = federated_aggregate(step.control, Mean(), like=state.extra)
-        return federated_map(update, (state, delta, change, federated_sum(step.one)))
+        return federated_map(update, (state, delta, change, admitted(weight)))
 
     initialize = setup.initialize(lambda shared: trees.zeros(trained(shared)))
-    return setup.rounds(scaffold_round, initialize, rounds=rounds, cohort=cohort, name="scaffold")
+    return setup.rounds(scaffold_round, initialize, rounds=rounds, cohort=cohort, name="scaffold", server_lr=server_step)
 
 
 def _controlled_training(setup: Setup) -> LocalFunction:
@@ -121,7 +121,7 @@ def _finished(setup: Setup, start: Tree, control: Tree, update: Update, ctx: FLC
     )
     memory_of(ctx).put("control", after)
     step = setup.step(delta, update)
-    return ControlledStep(step.delta, trees.subtract(after, before), step.weight, 1, step.metrics)
+    return ControlledStep(step.delta, trees.subtract(after, before), step.weight, step.metrics)
 
 
 def _control_of(control: Tree, ctx: FLContext) -> Tree:

@@ -19,7 +19,7 @@ from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_aggregate, federated_map
 from hansa.core.protocols import BatchLearner, Dataset, Evaluation, FitConfig, Learner, Part, Update
 from hansa.core.task import FLContext, Signal
-from hansa.core.trees import Array, Tree
+from hansa.core.trees import Array, Spec, Tree
 from hansa.core.types import Clients, ObjectType, to_type
 from hansa.errors import DataError, SpecError
 
@@ -64,6 +64,32 @@ def joined(left: Moments, right: Moments) -> Moments:
     share = right.count / np.maximum(count, 1.0)
     apart = right.mean - left.mean
     return Moments(count, left.mean + apart * share, left.squares + right.squares + apart * apart * left.count * share)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The aggregator of sites' moments. The first site's columns bind the others."""
+
+    def zero(self, like: Tree) -> Moments:
+        """The moments of no rows."""
+        return Moments(**trees.zeros(like))
+
+    def add(self, acc: Moments, update: Tree, weight: float) -> Moments:  # noqa: ARG002  counts weigh the sites
+        """The moments with one more site's.
+
+        Raises:
+            SpecError: the site has other columns; nothing was added.
+        """
+        Spec.of(acc._asdict()).check(update)
+        return joined(acc, Moments(**update))
+
+    def merge(self, left: Moments, right: Moments) -> Moments:
+        """The moments of both."""
+        return joined(left, right)
+
+    def finish(self, acc: Moments) -> dict[str, Any]:
+        """The moments of all sites."""
+        return acc._asdict()
 
 
 @dataclass(frozen=True)
@@ -160,9 +186,6 @@ def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any
     # A vectorised engine may go from site to site here: a pass over the rows gains nothing from being batched.
     local = LocalFunction(feature_moments, "feature_moments", (("data", ObjectType("Dataset")),), to_type(Moments), loops=True)
 
-    def report(moments: Moments) -> Moments:
-        return moments
-
     def first_state(moments: Moments, *, ctx: FLContext) -> Any:
         return state(with_statistics(start(ctx.seed), moments))
 
@@ -170,8 +193,7 @@ def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any
 
     @federated_computation
     def initialize(data: Clients[Dataset]) -> Any:
-        none = Moments(0.0, 0.0, 0.0)
-        return federated_map(first, federated_aggregate(federated_map(local, data), none, joined, joined, report))
+        return federated_map(first, federated_aggregate(federated_map(local, data), Joined()))
 
     return cast(Computation, initialize)
 

@@ -10,15 +10,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
 from hansa.aggregation.mean import Mean
+from hansa.aggregation.sums import Sum
 from hansa.core import registry, trees
 from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction
-from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_eval, federated_map, federated_sum
+from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_eval, federated_map
 from hansa.core.protocols import Aggregator, BatchLearner, Dataset, FitConfig, Learner, Metric, Part, Update
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Signal
@@ -31,10 +32,10 @@ from hansa.learning import schedules
 from hansa.learning.optimizers import Optimizer, advance
 from hansa.learning.options import Options, changed
 from hansa.learning.personal import Personal, memory_of
-from hansa.learning.schedules import Schedule
+from hansa.learning.schedules import Checked, Constant
 from hansa.learning.standardise import Standardised, standardised_start
 
-__all__ = ["ClientStep", "Options", "Scores", "Setup", "State", "memory_of", "resolve", "training"]
+__all__ = ["ClientStep", "Options", "Scores", "Setup", "State", "admitted", "memory_of", "resolve", "training"]
 
 TRAINING: tuple[tuple[str, Type], ...] = (("model", TREE), ("round", TensorType(np.int32)))
 
@@ -69,17 +70,29 @@ class Setup:
     learner: Learner
     options: Options
     config: FitConfig = dataclasses.field(default_factory=FitConfig)
+    weighting: Literal["examples", "uniform"] = "examples"  # what the algorithm does where the options say nothing
 
     @staticmethod
-    def of(learner: Learner, options: Options, *, algorithm: Callable[..., Any] | None = None, **config: Any) -> Setup:
+    def of(
+        learner: Learner, options: Options, *, algorithm: Callable[..., Any] | None = None, plain_sgd: bool = False, **config: Any
+    ) -> Setup:
         """The setup of a learner; `config` are the algorithm's own fields of FitConfig, `algorithm` is named in errors.
 
+        `plain_sgd` says that the algorithm's arithmetic holds for plain SGD alone. A learner tells its step rule by a property
+        `rule`, "sgd" or another name; one without it, or whose rule is None (a loop of the user's own), is taken at its word.
+
         Raises:
-            ConfigError: an option is unknown or out of its range, or the learner is none.
+            ConfigError: an option is unknown or out of its range, the learner is none or has another rule.
         """
         if missing := [name for name in ("init", "fit", "evaluate", "predict", "metrics") if not hasattr(learner, name)]:
             hint = "wrap a framework's model, as hansa.adapters.torch.TorchLearner does"
             raise ConfigError(f"not a Learner: it has no {missing[0]}", path="learner", got=type(learner).__name__, hint=hint)
+        rule = getattr(learner, "rule", None)
+        if plain_sgd and rule not in (None, "sgd"):
+            called = "this algorithm" if algorithm is None else algorithm.__name__
+            raise ConfigError(
+                f"{called} is for sites that take plain SGD steps", path="learner.optimizer", expected="sgd", got=rule
+            )
         option.check(options, algorithm=algorithm, fixed=config)
         asked: dict[str, Any] = {name: options.get(name) for name in ("epochs", "steps", "batch", "clip")}
         chosen: Learner = Standardised(learner) if options.get("standardise") else learner
@@ -96,7 +109,7 @@ class Setup:
         return self.options.get("weight_cap", float("inf"))
 
     @cached_property
-    def schedule(self) -> Schedule | None:
+    def schedule(self) -> Checked | None:
         """The clients' step size by finished rounds; None leaves the learner's own."""
         spec = self.options.get("client_lr")
         return None if spec is None else schedules.of(spec, path="client_lr")
@@ -114,11 +127,15 @@ class Setup:
             asked.append(f"client_lr={self.schedule!r}")
         if self.personal.patterns:
             asked.append(f"personal={list(self.personal.patterns)}")
+        if self.options.get("weighting", self.weighting) != self.weighting:
+            asked.append(f"weighting={self.options['weighting']}")
+        if self.weight_cap != float("inf"):
+            asked.append(f"weight_cap={self.weight_cap!r}")
         return ", ".join([repr(self.learner), *asked])
 
     def weight(self, examples: int) -> int:
         """The weight of an update from a site with so many training rows."""
-        return examples if self.options.get("weighting", "examples") == "examples" else 1
+        return examples if self.options.get("weighting", self.weighting) == "examples" else 1
 
     def shared(self, model: Tree) -> Tree:
         """The leaves that cross between server and sites: all but the personal ones."""
@@ -175,6 +192,20 @@ class Setup:
         """While a round is traced: the clients' changes combined at the server, each behind the gate."""
         return federated_aggregate(step.delta, self.aggregator, weight=step.weight, like=like, weight_cap=self.weight_cap)
 
+    def round_of(self, name: str, train: LocalFunction, server: Callable[[State, Tree], State]) -> Computation:
+        """The round of an algorithm that is a pair of functions: what a site does, and what the server makes of the changes.
+
+        The shared leaves and the number of finished rounds go out to `train`; its changes come back combined to `server`.
+        """
+
+        def next_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
+            shared = federated_map(self.shared, state.model)
+            step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
+            return federated_map(server, (state, self.combine(step, like=shared)))
+
+        next_round.__name__ = name
+        return federated_computation(next_round)
+
     def advanced(
         self, state: State, delta: Tree, *, lr: float = 1.0, optimizer: Optimizer | None = None, extra: Tree | None = None
     ) -> State:
@@ -223,13 +254,23 @@ class Setup:
         def sum_scores(model: Server[Tree], data: Clients[Dataset]) -> Server[Tree]:
             shared = federated_map(self.shared, model)
             scores = federated_map(local, (federated_broadcast(shared), data))
-            return cast(Tree, federated_sum(scores.sums))
+            return cast(Tree, federated_aggregate(scores.sums, Sum()))  # behind the gate: one site's nan is not everybody's
 
         sum_scores.__name__ = f"evaluation_on_{part}"
         return federated_computation(sum_scores)
 
-    def rounds(self, step: Computation, initialize: Computation, *, rounds: int, cohort: int | None, name: str) -> Rounds:
-        """The rounds of an algorithm whose `next` is `step`."""
+    def rounds(
+        self,
+        step: Computation,
+        initialize: Computation,
+        *,
+        rounds: int,
+        cohort: int | None,
+        name: str,
+        server_lr: Checked | None = None,
+        settings: Sequence[str] = (),
+    ) -> Rounds:
+        """The rounds of an algorithm whose `next` is `step`; `server_lr` and `settings` are the algorithm's own, for its plan."""
         o = self.options
         metrics = resolve(self.learner.metrics if o.get("metrics") is None else o["metrics"] or ())
 
@@ -239,7 +280,7 @@ class Setup:
         def with_model(state: State, model: Tree) -> State:
             if self.personal.patterns:
                 self.personal.check_init(state.model, model)
-            return state._replace(model=model)
+            return state._replace(model=trees.copy(model))
 
         process = Process(
             initialize=initialize,
@@ -260,8 +301,14 @@ class Setup:
             attempts=o.get("attempts", 1),
         )
         watch = Watch(o.get("evaluate_every", 1), o.get("evaluate_sites", "cohort"), o.get("monitor"), o.get("patience"))
-        about = ", ".join([f"{name}, {rounds} rounds", *changed(policy), *changed(watch), self.about])
-        return Rounds(process, rounds, policy, watch, self.learner, about, o.get("init"))
+        stepped = server_lr is not None and server_lr.schedule != Constant(1.0)
+        own = [*settings, *([f"server_lr={server_lr!r}"] if stepped else [])]
+        said = [f"{name}, {rounds} rounds", *own, *changed(policy), *changed(watch), self.about, *option.given_data(o)]
+        made = Rounds(process, rounds, policy, watch, self.learner, ", ".join(said), o.get("init"))
+        for schedule in (self.schedule, server_lr):
+            if schedule is not None:
+                schedule.check(rounds)
+        return made
 
     def _score(self, metrics: Sequence[Metric]) -> Callable[[Tree], Mapping[str, float]] | None:
         held = self.options.get("test")
@@ -276,6 +323,23 @@ class Setup:
             return {metric.name: metric.value(metric.measure(loaded[0].y, result)) for metric in metrics}
 
         return score
+
+
+def admitted(reply: object) -> int:
+    """While a round is traced: how many sites sent this and were admitted. The server counts: no site can claim to be several."""
+    return federated_aggregate(reply, 0, _one_more, _both, _count)
+
+
+def _one_more(count: int, reply: object) -> int:  # noqa: ARG001  whatever a site claims, it is one
+    return count + 1
+
+
+def _both(left: int, right: int) -> int:
+    return left + right
+
+
+def _count(count: int) -> int:
+    return count
 
 
 def training(data: Dataset) -> Dataset:
@@ -294,7 +358,7 @@ def resolve(metrics: Sequence[str | Metric]) -> list[Metric]:
     """The metric objects; names are looked up among the entry points.
 
     Raises:
-        ConfigError: a name is unknown or given twice.
+        ConfigError: a name is unknown or given twice, or something is neither a name nor a Metric.
     """
     found: list[Metric] = []
     for i, metric in enumerate(metrics):
@@ -303,6 +367,8 @@ def resolve(metrics: Sequence[str | Metric]) -> list[Metric]:
             if isinstance(metric, str)
             else metric
         )
+        if not hasattr(made, "measure") or not hasattr(made, "value"):
+            raise ConfigError("not a metric", path=f"metrics[{i}]", got=repr(metric))
         if made.name in [other.name for other in found]:
             raise ConfigError("a metric is named twice", path=f"metrics[{i}]", got=made.name)
         found.append(made)

@@ -300,3 +300,11 @@ def test_all_rows_at_once_are_trained_on_for_many_epochs() -> None:
     whole, large = fit(learner, data), fit(learner, data, FitConfig(batch=9))
     assert whole.steps == large.steps == 4
     assert trees.norm(trees.subtract(whole.delta, large.delta)) <= 1e-5 * trees.norm(whole.delta)
+
+
+@pytest.mark.parametrize(
+    ("learner", "rule"),
+    [(softmax(2, 4, l2=0.1), "sgd"), (softmax(2, 4, momentum=0.9), "momentum"), (mlp((3,), optimizer="adam"), "adam")],
+)
+def test_it_tells_its_step_rule(learner: NumpyLearner, rule: str) -> None:
+    assert learner.rule == rule

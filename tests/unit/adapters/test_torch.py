@@ -509,3 +509,13 @@ def test_a_gpu_trains_what_the_cpu_trains() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such device here"):
         TorchLearner(line, loss=F.mse_loss, device="cuda").predict(W, np.ones((1, 1), np.float32))
+
+
+def test_it_tells_its_step_rule_and_nothing_of_what_it_does_not_know() -> None:
+    def rule(**settings: Any) -> str | None:
+        return TorchLearner(line, loss=F.mse_loss, **settings).rule
+
+    named = [rule(), rule(weight_decay=0.1), rule(momentum=0.9), rule(optimizer="adamw")]
+    assert named == ["sgd", "sgd", "momentum", "adamw"]
+    assert rule(optimizer=lambda params, lr: torch.optim.SGD(params, lr=lr)) is None
+    assert rule(fit=lambda module, data, config: None) is None

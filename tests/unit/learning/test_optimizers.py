@@ -78,6 +78,11 @@ def test_plain_sgd_at_one_adds_the_change_in_the_models_own_dtype() -> None:
         ({"momentum": 1.0}, "momentum"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"epsilon": 0.0}, "epsilon"),
+        ({"name": ["adam"]}, "optimizer"),
+        ({"momentum": "x"}, "momentum"),
+        ({"betas": (0.9,)}, "betas"),
+        ({"betas": 0.9}, "betas"),
+        ({"epsilon": "x"}, "epsilon"),
     ],
 )
 def test_a_setting_out_of_range_is_named(settings: dict[str, Any], path: str) -> None:

@@ -11,6 +11,7 @@ from hansa.data.rows import Rows
 from hansa.errors import RunError
 from hansa.learning.fedavg import fedavg
 from hansa.learning.scaffold import scaffold
+from hansa.learning.templates import Setup
 from hansa.testing.fakes import ConstantLearner, rows
 
 # x = 0 leaves b alone to learn: the gradient of (b - y)^2 is 2 (b - y). Targets 1, 2, 6; step size 0.25, two steps a round.
@@ -82,9 +83,17 @@ def test_only_the_change_of_a_control_leaves_and_never_the_control() -> None:
     assert {name for name, _, _ in f.came} >= {"controlled_train"}
     for name, _, reply in f.came:
         if name == "controlled_train":
-            assert sorted(reply.body) == ["control", "delta", "one", "weight"]
+            assert sorted(reply.body) == ["control", "delta", "weight"]
     changes = [trees.flatten(r.body)["control/b"] for name, slot, r in f.came if name == "controlled_train" and slot == 2]
     assert [float(change) for change in changes] == pytest.approx([-9.0, 2.25])
+
+
+def test_the_server_counts_the_sites_whatever_a_site_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = federation(rounds=2).run().state
+    # A site once sent how many it was; what it can send now is weighed behind the gate, and the control's share ignores it.
+    monkeypatch.setattr(Setup, "weight", lambda setup, examples: 10**6)
+    claimed = federation(rounds=2).run().state
+    assert float(claimed.extra["b"]) == pytest.approx(float(honest.extra["b"]))
 
 
 def test_a_weighted_mean_leaves_the_controls_unweighted() -> None:

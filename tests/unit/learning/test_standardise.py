@@ -7,6 +7,7 @@ from tests.unit.learning.linear import Linear, Loss, Recorded, models, site
 from hansa.adapters.numpy import logistic
 from hansa.core import trees
 from hansa.core.protocols import Dataset
+from hansa.core.run import run
 from hansa.core.trees import Tree
 from hansa.data.datasets import heart
 from hansa.data.federated import pool
@@ -74,6 +75,16 @@ def test_a_site_without_rows_changes_nothing() -> None:
     for both in (joined(one, moments_of(Rows(np.zeros((0, 2)), np.zeros(0)))), joined(Moments(0.0, 0.0, 0.0), one)):
         for found, known in zip(both, one, strict=True):
             np.testing.assert_array_equal(found, known)
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_a_site_with_other_columns_is_refused_by_name_and_the_others_go_on(columns: int) -> None:
+    data = [*SITES, Rows(np.ones((2, columns)), np.zeros(2))]
+    f = Recorded(data, fedavg(Linear(), rounds=1, standardise=True, metrics=[], evaluate_sites="none"))
+    done = run(f.workflow.process.initialize, f)
+    found = trees.split(done.result.model, [MEAN, SCALE])[0]
+    assert np.asarray(found[MEAN]) == pytest.approx([4.0, 15.0])
+    assert [(reply.site, reply.failure.code) for reply in done.refused if reply.failure] == [("s2", "spec")]
 
 
 def test_an_infinite_feature_is_refused_with_its_column() -> None:

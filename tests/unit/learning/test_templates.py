@@ -10,19 +10,23 @@ from tests.unit.learning.linear import A, B, Linear, Loss, Recorded, flat, model
 
 from hansa.adapters.numpy import logistic
 from hansa.aggregation.exact import ExactMean, FixedPoint
+from hansa.core.job import Job
 from hansa.core.protocols import BatchLearner, Dataset
 from hansa.core.rng import generator
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
+from hansa.data.federated import population
 from hansa.data.rows import Rows
 from hansa.errors import ConfigError, DataError, SpecError, WeightError
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedopt import fedopt
 from hansa.learning.fedprox import fedprox
 from hansa.learning.fedsgd import fedsgd
+from hansa.learning.local_only import local_only
 from hansa.learning.scaffold import scaffold
 from hansa.learning.templates import Setup
+from hansa.simulation.engine import simulate
 from hansa.testing.fakes import ConstantLearner, InMemorySiteMemory, rows
 
 Algorithm = Callable[..., Rounds]
@@ -53,6 +57,18 @@ Algorithm = Callable[..., Rounds]
         ({"rounds": 0}, "rounds", "at least 1"),
         ({"test": 3}, "test", "not a data set"),
         ({"init": [1.0]}, "init", "not a model"),
+        ({"rounds": "3"}, "rounds", "at least 1"),
+        ({"rounds": 2.5}, "rounds", "at least 1"),
+        ({"server_lr": "0.1"}, "server_lr", "positive"),
+        ({"personal": 3}, "personal", "list of path patterns"),
+        ({"personal": "b"}, "personal", "list of path patterns"),
+        ({"patience": 1.5}, "patience", "at least 1"),
+        ({"evaluate_every": 1.5}, "evaluate_every", "at least 1"),
+        ({"standardise": "no"}, "standardise", "yes or no"),
+        ({"metrics": "accuracy"}, "metrics", "metrics is a list"),
+        ({"metrics": [3]}, "metrics[0]", "not a metric"),
+        ({"epochs": 3, "steps": 2}, "steps", "epochs or steps"),
+        ({"patience": 2, "evaluate_sites": "none", "metrics": [Loss()]}, "patience", "nobody evaluates"),
     ],
 )
 def test_a_wrong_option_is_named_when_the_algorithm_is_made(options: dict[str, Any], path: str, message: str) -> None:
@@ -61,7 +77,16 @@ def test_a_wrong_option_is_named_when_the_algorithm_is_made(options: dict[str, A
     assert caught.value.path == path
 
 
-@pytest.mark.parametrize(("made", "path"), [(lambda: fedprox(Linear(), rounds=1, mu=-1.0), "mu")])
+TEXT: Any = "x"
+WRONG: list[tuple[Callable[[], Rounds], str]] = [
+    (lambda: fedprox(Linear(), rounds=1, mu=-1.0), "mu"),
+    (lambda: fedprox(Linear(), rounds=1, mu=TEXT), "mu"),
+    (lambda: fedopt(Linear(), rounds=1, momentum=TEXT), "momentum"),
+    (lambda: fedopt(Linear(), rounds=1, betas=(0.9,)), "betas"),  # type: ignore[arg-type]  # the point of the test
+]
+
+
+@pytest.mark.parametrize(("made", "path"), WRONG)
 def test_an_algorithms_own_setting_is_named(made: Callable[[], Rounds], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         made()
@@ -224,3 +249,63 @@ def test_the_first_model_is_drawn_from_the_seed() -> None:
     job = fedavg(Drawn({"w": np.zeros(2)}), rounds=1, metrics=[])
     f = Recorded([rows(3)], job, seed=5)
     assert np.asarray(f.run().model["w"]).tolist() == generator(5, purpose="init").normal(size=2).tolist()
+
+
+def hash_of(**options: Any) -> str:
+    return Job("a", fedopt(Linear(), rounds=2, **{"metrics": [Loss()], **options})).hash
+
+
+def test_each_option_changes_the_hash_of_the_job() -> None:
+    model = {"w": np.zeros(2), "b": np.zeros(())}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"server_lr": 0.5},
+        {"server_lr": {"kind": "inverse", "start": 0.5}},
+        {"momentum": 0.9, "optimizer": "sgd"},
+        {"optimizer": "sgd"},
+        {"betas": (0.5, 0.9)},
+        {"epsilon": 0.1},
+        {"weighting": "uniform"},
+        {"weight_cap": 9.0},
+        {"metrics": []},
+        {"metrics": ["mse"]},
+        {"test": A},
+        {"test": B},
+        {"init": model},
+        {"init": {**model, "b": np.ones(())}},
+        {"standardise": True},
+        {"aggregator": ExactMean(FixedPoint(bound=8.0, weight=8.0, count=100))},
+        {"quorum": 2},
+        {"evaluate_every": 2},
+    ]
+    hashes = [hash_of(**change) for change in changes]
+    assert len(set(hashes)) == len(changes)
+    assert hashes == [hash_of(**change) for change in changes]
+
+
+def test_a_given_model_is_copied_and_named_by_its_digest() -> None:
+    given = {"w": np.zeros(1), "b": np.array(6.0)}
+    job = local_only(Linear(1), rounds=1, metrics=[], init=given)
+    assert re.search(r"from a given model [0-9a-f]{12}$", job.about)
+    outcome = Recorded([split_site(8.0)], job).run()
+    assert not any(leaf is given[path] for path, leaf in outcome.state.model.items())
+    assert outcome.model["w"] is not given["w"]
+
+
+class Poisoned(Loss):
+    """A loss that is nan at the site whose targets begin with 99."""
+
+    def measure(self, y: Any, evaluation: Any) -> Tree:
+        sums = super().measure(y, evaluation)
+        return {**sums, "total": np.asarray(np.nan)} if len(y) and y[0] == 99.0 else sums
+
+
+def test_the_nan_of_one_sites_metric_is_refused_by_name_and_leaves_the_others() -> None:
+    bad = Rows(np.zeros((2, 1)), np.array([8.0, 99.0]), parts=np.array([0, 1], np.int8))
+    data = population(2, lambda slot: (split_site(8.0), bad)[slot])
+    job = Job("a", fedavg(Linear(1, lr=0.25), rounds=1, metrics=[Poisoned()]))
+    [record] = simulate(job, data, seed=0).metrics
+    assert record["global"]["loss"] == pytest.approx(16.0)
+    [refused] = record["refused"]
+    assert (refused["site"], refused["code"], refused["task"]) == ("site-001", "not_finite", "evaluate_valid")
+    assert "loss/total" in refused["path"]

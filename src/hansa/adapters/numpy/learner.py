@@ -147,6 +147,11 @@ class NumpyLearner:
         return ("loss", "accuracy", "auc") if self.kind == "logistic" else ("loss", "accuracy")
 
     @property
+    def rule(self) -> str:
+        """How a step moves the weights: "sgd", "momentum" or "adam". Some algorithms hold for plain SGD alone."""
+        return "momentum" if self.settings.momentum else self.settings.optimizer
+
+    @property
     def needs_data(self) -> bool:
         """Whether the model's shape is not known yet: `bound_to` one site's rows before `init`."""
         return self.features is None or (self.classes is None and self.kind != "logistic")

@@ -100,6 +100,14 @@ class TorchLearner:
         """The names of the metrics that are reported when the job names none."""
         return self._objective.metrics
 
+    @property
+    def rule(self) -> str | None:
+        """How a step moves the weights: "sgd", "momentum", "adam" or "adamw"; None for a loop or an optimizer of the user's own."""
+        chosen = self._optimizer
+        if self._fit is not None or not isinstance(chosen.optimizer, str):
+            return None
+        return "momentum" if chosen.momentum else chosen.optimizer
+
     def init(self, rng: np.random.Generator) -> Tree:
         """The weights that the user's function gives when torch is seeded from `rng`; torch's own generators stay as they are."""
         with leaves.threads(self._threads):

@@ -1,4 +1,4 @@
-"""Drop-outs, stragglers and bad updates: what befalls a site depends on (seed, round, slot, attempt) and on nothing else."""
+"""Drop-outs, stragglers and bad updates: what befalls a site depends on (seed, round, slot, task, attempt) and on nothing else."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class Fate:
     spoil: Kind | None
 
 
-def fate(faults: Faults, *, seed: int, round: int, slot: int, attempt: int) -> Fate:  # noqa: A002  DESIGN's word
-    """The fate of one attempt of one site in one round, the same in whatever order and however often it is asked for.
+def fate(faults: Faults, *, seed: int, round: int, slot: int, attempt: int, task: str = "") -> Fate:  # noqa: A002  DESIGN's word
+    """The fate of one attempt of one site at one task of a round, the same in whatever order and however often it is asked for.
 
     >>> fate(Faults(), seed=7, round=1, slot=3, attempt=1)
     Fate(dropped=False, duration_s=1.0, spoil=None)
     """
     if not (faults.dropout or faults.straggle or faults.spread or faults.bad):
         return Fate(False, faults.duration_s, None)  # what the draws would give; saves 20 us a site
-    rng = generator(seed, round=round, slot=slot, purpose=f"faults/{attempt}")
+    rng = generator(seed, round=round, slot=slot, purpose=f"faults/{task}/{attempt}")
     # Every draw is made, whether it is used or not, so that one setting never shifts the luck of another.
     drop, straggle, bad, kind = rng.random(4).tolist()
     # exp(s z - s^2/2) has mean 1 for a standard normal z: the spread changes who is slow, not how long a task takes on average.

@@ -13,6 +13,7 @@ import numpy as np
 
 from hansa.core import gate, trees
 from hansa.core.protocols import Replies
+from hansa.core.rng import generator
 from hansa.core.round import (
     Abandon,
     Assign,
@@ -175,11 +176,15 @@ class _Asked:
         faults = federation.faults
         # With equal durations and no second attempts replies come in slot order, and none need be held back.
         self._in_order = policy.attempts == 1 and not (faults.spread or faults.straggle)
+        self._drawn: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Reply]:
         self._take()
-        state, commands = step(begin(self._task.round, self._slots, self._policy), Opened(self._f.clock.now()))
-        self._obey(commands)
+        state = begin(self._task.round, self._slots, self._policy)
+        if state.target < len(self._slots):
+            self._draw_lots()
+        state, commands = step(state, Opened(self._f.clock.now()))
+        self._obey(sorted(commands, key=self._lot) if self._drawn else commands)
         self._f.crew.begin(self._task, self._calls(state.deadline), self._f.memory)
         held: list[Reply] = []
         while state.phase == "open":
@@ -195,6 +200,15 @@ class _Asked:
         self.lost = sorted(self.lost, key=_slot) + [self._failed(slot, _LATE) for slot in state.late]
         self._f.journal.done(self._seq, self.refused, self.lost, clock=self._f.clock.now(), traffic=self._traffic)
         yield from sorted(held, key=_slot)
+
+    def _draw_lots(self) -> None:
+        """Where the first to answer fill the cohort, of those that answer at one time the lot decides, and not the lower slot."""
+        rng = generator(self._f.seed, round=self._task.round, purpose=f"ties/{self._task.name}")
+        self._drawn = dict(zip(self._slots, rng.permutation(len(self._slots)).tolist(), strict=True))
+        self._in_order = False
+
+    def _lot(self, command: Command) -> int:
+        return self._drawn[command.slot] if isinstance(command, Assign) else len(self._drawn)
 
     def _take(self) -> None:
         if self._taken:
@@ -263,7 +277,8 @@ class _Asked:
         for command in commands:
             match command:
                 case Assign(slot, attempt):
-                    what = fate(self._f.faults, seed=self._f.seed, round=self._task.round, slot=slot, attempt=attempt)
+                    at = {"seed": self._f.seed, "round": self._task.round, "slot": slot, "attempt": attempt}
+                    what = fate(self._f.faults, task=self._task.name, **at)
                     self._agenda.enter(now + what.duration_s, (Call(slot, attempt), what))
                     self._moved("bytes_down", self._down)
                 case SetTimer(at):

@@ -76,6 +76,8 @@ class Watch:
             raise ConfigError("no such choice", path="evaluate_sites", expected="cohort, all or none", got=repr(self.sites))
         if not (self.patience is None or is_count(self.patience)):
             raise ConfigError("patience counts evaluations", path="patience", expected="at least 1", got=repr(self.patience))
+        object.__setattr__(self, "every", int(self.every))  # NumPy's integers print, and so hash, as Python's
+        object.__setattr__(self, "patience", None if self.patience is None else int(self.patience))
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Rounds:
     def __post_init__(self) -> None:
         if not is_count(self.rounds):
             raise ConfigError("a job trains at least one round", path="rounds", expected="at least 1", got=repr(self.rounds))
+        object.__setattr__(self, "rounds", int(self.rounds))  # NumPy's are no JSON
         if self.watch.monitor is not None and self.watch.monitor not in self.process.higher:
             raise ConfigError(
                 "not a metric of this job", path="monitor", got=self.watch.monitor, expected=sorted(self.process.higher)

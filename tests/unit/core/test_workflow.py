@@ -263,6 +263,12 @@ def test_a_monitor_has_to_be_a_metric_of_the_job_and_rounds_at_least_one() -> No
             workflow(rounds=rounds)
 
 
+def test_numpys_counts_are_taken_as_pythons() -> None:
+    three: Any = np.int64(3)
+    made = workflow(rounds=three, watch=Watch(every=three, patience=three))
+    assert repr((made.rounds, made.watch)) == repr((3, Watch(every=3, patience=3)))
+
+
 @pytest.mark.parametrize(("asked", "path"), [({"patience": 2}, "patience"), ({"monitor": "error"}, "monitor")])
 def test_what_nobody_evaluates_can_neither_stop_nor_choose(asked: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError, match="nobody evaluates") as caught:

@@ -18,10 +18,16 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 def write_atomic(path: str | Path, parts: Iterable[Buffer]) -> None:
     """Write the parts, one after the other, as the file `path`: a temporary file beside it, fsync, rename, fsync of the folder.
 
+    A symbolic link is followed: the file that it leads to is replaced, and the link stays.
+
     Raises:
-        StorageError: says which file and how many bytes; a full disk is named. What stood under the name still stands.
+        StorageError: says which file and how many bytes; a full disk is named; a folder or a device is not replaced. What stood
+            under the name still stands.
     """
-    target, chunks = Path(path), list(parts)
+    asked, chunks = Path(path), list(parts)
+    target = Path(os.path.realpath(asked)) if asked.is_symlink() else asked
+    if target.exists() and not target.is_file():
+        raise StorageError("not a regular file, so it is not replaced", path=str(path))
     part_file = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

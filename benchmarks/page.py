@@ -62,8 +62,8 @@ def draw(workloads: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     rounds = workloads["W1"]["figures"][0]["details"]["per round"]
-    _bars(left, {name: cost["cpu_ms"] for name, cost in rounds.items()}, "W1: CPU ms a round of 100 clients (less is better)")
-    _bars(right, workloads["W5"]["figures"][0]["details"]["GB per CPU s"], "W5: GB of updates a CPU second (more is better)")
+    _bars(left, {name: cost["cpu_ms"] for name, cost in rounds.items()}, "W1: CPU ms a round (less is better)")
+    _bars(right, workloads["W5"]["figures"][0]["details"]["GB per CPU s"], "W5: GB a CPU second (more is better)")
     figure.savefig(path, dpi=130)
 
 
@@ -76,3 +76,7 @@ def _bars(axes: Any, values: dict[str, float], title: str) -> None:
     axes.margins(x=0.15)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ rest. See `fedavg.py`, the shortest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
@@ -15,12 +15,11 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 
 from hansa.aggregation.mean import Mean
-from hansa.aggregation.sums import Sum
-from hansa.core import registry, trees
+from hansa.core import trees
 from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_eval, federated_map
-from hansa.core.protocols import Aggregator, BatchLearner, Dataset, FitConfig, Learner, Metric, Part, Update
+from hansa.core.protocols import Aggregator, BatchLearner, Dataset, FitConfig, Learner, Update
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
@@ -29,13 +28,14 @@ from hansa.core.workflow import Process, Rounds, Watch
 from hansa.errors import ConfigError, DataError
 from hansa.learning import options as option
 from hansa.learning import schedules
+from hansa.learning.metrics import evaluation, resolve, scorer
 from hansa.learning.optimizers import Optimizer, advance
 from hansa.learning.options import Options, changed
 from hansa.learning.personal import Personal, memory_of
 from hansa.learning.schedules import Checked, Constant
 from hansa.learning.standardise import Standardised, standardised_start
 
-__all__ = ["ClientStep", "Options", "Scores", "Setup", "State", "admitted", "memory_of", "resolve", "training"]
+__all__ = ["ClientStep", "Options", "Setup", "State", "admitted", "memory_of", "training"]
 
 TRAINING: tuple[tuple[str, Type], ...] = (("model", TREE), ("round", TensorType(np.int32)))
 
@@ -53,13 +53,6 @@ class ClientStep(NamedTuple):
 
     delta: Tree
     weight: int
-    metrics: dict[str, float]
-
-
-class Scores(NamedTuple):
-    """Additive statistics of each metric at one site, and the site's own values."""
-
-    sums: Tree
     metrics: dict[str, float]
 
 
@@ -238,27 +231,6 @@ class Setup:
 
         return initialize
 
-    def evaluation(self, part: Part, metrics: Sequence[Metric]) -> Computation:
-        """The computation that sums each metric's statistics over the sites' rows of one part."""
-
-        def evaluate(model: Tree, data: Dataset, *, ctx: FLContext) -> Scores:
-            rows = data.part(part)
-            result = self.learner.evaluate(self.personal.whole(model, data, ctx), rows)
-            sums = {metric.name: metric.measure(rows.y, result) for metric in metrics}
-            values = {metric.name: metric.value(sums[metric.name]) for metric in metrics} if len(rows) else {}
-            return Scores(sums, values)
-
-        takes = (("model", TREE), ("data", ObjectType("Dataset")))
-        local = LocalFunction(evaluate, f"evaluate_{part}", takes, to_type(Scores), frozenset({"ctx"}), loops=True)
-
-        def sum_scores(model: Server[Tree], data: Clients[Dataset]) -> Server[Tree]:
-            shared = federated_map(self.shared, model)
-            scores = federated_map(local, (federated_broadcast(shared), data))
-            return cast(Tree, federated_aggregate(scores.sums, Sum()))  # behind the gate: one site's nan is not everybody's
-
-        sum_scores.__name__ = f"evaluation_on_{part}"
-        return federated_computation(sum_scores)
-
     def rounds(
         self,
         step: Computation,
@@ -285,13 +257,13 @@ class Setup:
         process = Process(
             initialize=initialize,
             next=step,
-            evaluate=self.evaluation("valid", metrics),
-            test=self.evaluation("test", metrics),
+            evaluate=evaluation(self.personal, "valid", metrics),
+            test=evaluation(self.personal, "test", metrics),
             model=lambda state: state.model,
             with_model=with_model,
             values=values,
             higher={metric.name: metric.higher_is_better for metric in metrics},
-            score=self._score(metrics),
+            score=scorer(self.learner, o.get("test"), metrics),
         )
         policy = Policy(
             cohort=cohort,
@@ -309,20 +281,6 @@ class Setup:
             if schedule is not None:
                 schedule.check(rounds)
         return made
-
-    def _score(self, metrics: Sequence[Metric]) -> Callable[[Tree], Mapping[str, float]] | None:
-        held = self.options.get("test")
-        if held is None:
-            return None
-        loaded: list[Dataset] = []
-
-        def score(model: Tree) -> dict[str, float]:
-            if not loaded:
-                loaded.append(held if isinstance(held, Dataset) else held())
-            result = self.learner.evaluate(model, loaded[0])
-            return {metric.name: metric.value(metric.measure(loaded[0].y, result)) for metric in metrics}
-
-        return score
 
 
 def admitted(reply: object) -> int:
@@ -352,24 +310,3 @@ def training(data: Dataset) -> Dataset:
     if len(rows) == 0:
         raise DataError("the site has no training rows", hint="give it more rows, or another split")
     return rows
-
-
-def resolve(metrics: Sequence[str | Metric]) -> list[Metric]:
-    """The metric objects; names are looked up among the entry points.
-
-    Raises:
-        ConfigError: a name is unknown or given twice, or something is neither a name nor a Metric.
-    """
-    found: list[Metric] = []
-    for i, metric in enumerate(metrics):
-        made = (
-            cast(Callable[[], Metric], registry.find("metrics", metric, path=f"metrics[{i}]"))()
-            if isinstance(metric, str)
-            else metric
-        )
-        if not hasattr(made, "measure") or not hasattr(made, "value"):
-            raise ConfigError("not a metric", path=f"metrics[{i}]", got=repr(metric))
-        if made.name in [other.name for other in found]:
-            raise ConfigError("a metric is named twice", path=f"metrics[{i}]", got=made.name)
-        found.append(made)
-    return found

@@ -173,6 +173,8 @@ class _Asked:
         self._traffic = {"bytes_up": 0, "bytes_down": 0}
         self._answered = 0
         self._taken = False
+        # What has a spec is an update; the sums of an evaluation pass the gate too, and only have to be finite.
+        self._updates = any(part.spec is not None for part in task.expect)
         faults = federation.faults
         # With equal durations and no second attempts replies come in slot order, and none need be held back.
         self._in_order = policy.attempts == 1 and not (faults.spread or faults.straggle)
@@ -238,11 +240,11 @@ class _Asked:
     def _answer(self, call: Call, spoiled: Kind | None) -> Answer:
         answer = self._f.crew.answer(call)
         self._answered += 1
-        if self._task.expect:  # training: what else a round asks for is quick, and would move the bar back
+        if self._updates:  # training: what else a round asks for is quick, and would move the bar back
             self._f.on_answer(self._answered, len(self._slots))
         if answer.failure is not None:
             return answer
-        if spoiled is not None and self._task.expect:
+        if spoiled is not None and self._updates:
             answer = replace(answer, reply=spoil(answer.reply, spoiled, expect=self._task.expect))
         self._moved("bytes_up", trees.nbytes(answer.reply.body))
         if self._f.keep is not None:

@@ -289,8 +289,8 @@ class FakeSite:
         self.ended += work.ended
 
     def answer_offer(self, offer: Offer) -> Ack:
-        no = {"code": "refused", "message": self.refuses} if self.refuses else {}
-        return self.send(Result(run=offer.run, seq=0, attempt=1, slot=offer.slot, **no))
+        code = "refused" if self.refuses else None
+        return self.send(Result(offer.run, 0, 1, offer.slot, code=code, message=self.refuses))
 
     def send(self, result: Result) -> Ack:
         ack: Ack = self.caller.say("/v1/results", result, Ack)
@@ -312,8 +312,7 @@ class FakeSite:
         )
         reply = codec.encode(self.job.serve().execute(asked.task, body, ctx, Signal()))
         digest = self.caller.upload(reply)
-        key = {"run": asked.run, "seq": asked.seq, "attempt": asked.attempt, "slot": asked.slot}
-        return Result(**key, blob=digest, blob_bytes=len(reply))
+        return Result(asked.run, asked.seq, asked.attempt, asked.slot, blob=digest, blob_bytes=len(reply))
 
     def beat(self) -> None:
         self.caller.say("/v1/beats", Beat())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hansa.errors import HansaError
+from hansa.errors import HansaError, StorageError
 from hansa.runtime.authz.policy import Policy
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.server.inbox import ARRANGE, Inbox
@@ -157,17 +157,17 @@ class Scheduler:
         """Own a runner until it ends. What goes wrong with one run must not end the server: it is tried again."""
         try:
             await runner.serve()
+        except StorageError:  # there is no room for it now: it waits until the runs are looked at again
+            del self._live[run.id]
+            return
         except HansaError as error:
             await self._failed(run, error)
-        finally:
-            del self._live[run.id]
-            await self._sweep()
-            self._inbox.bells.ring(*([ARRANGE] if run.over else []))
+        del self._live[run.id]
+        self._inbox.bells.ring(ARRANGE)  # it may have been resumed meanwhile, and others may have waited for it
+        await self._sweep()
 
     async def _failed(self, run: Run, error: HansaError) -> None:
-        """A run that cannot be started for what it is has failed; one for which there is no room waits."""
-        if error.exit_code == 5:
-            return
+        """A run that cannot be started for what it is has failed."""
         ended = Entry("run.ended", {"state": "failed", "reason": str(error), "code": error.code})
         await self._inbox.commit({stream_of(run.id): [ended]})
 

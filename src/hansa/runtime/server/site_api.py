@@ -35,7 +35,7 @@ from hansa.runtime.server.state import PROJECT, stream_of
 from hansa.runtime.store.blob import MissingBlobError
 from hansa.runtime.store.event import Entry
 
-BODY_LIMIT: Final = CHUNK
+BODY_LIMIT: Final = 2 * CHUNK  # beyond it the connection is cut; below, who sends too much is told
 LOG: Final = logging.getLogger("hansa.server")
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
@@ -52,9 +52,15 @@ def admit(request: Asked, kind: str) -> Asker:
     """Who asks."""
     headers = request.headers
     asker: Asker = request.app.state.door.admit(
-        request.method, request.url.path, headers.get("dpop"), headers.get("authorization"), kind
+        request.method, _path(request), headers.get("dpop"), headers.get("authorization"), kind
     )
     return asker
+
+
+def _path(request: Asked) -> str:
+    """The path as it was sent, which is what its sender has signed."""
+    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    return raw.partition(b"?")[0].decode("ascii", "replace")
 
 
 def _site(request: Asked) -> tuple[People, Asker]:
@@ -82,14 +88,14 @@ def _said(message: Message, status: int = 200) -> Response[bytes]:
 @post("/v1/token")
 async def token(request: Asked) -> Response[bytes]:
     """A token for who shows a certificate and its key."""
-    return _said(request.app.state.door.token(request.method, request.url.path, request.headers.get("dpop")))
+    return _said(request.app.state.door.token(request.method, _path(request), request.headers.get("dpop")))
 
 
 @post("/v1/enroll")
 async def enroll(request: Asked) -> Response[bytes]:
     """A site's certificate for its one-time token."""
     asked = await _body(request, Enrol)
-    return _said(await request.app.state.door.enrol(request.method, request.url.path, request.headers.get("dpop"), asked))
+    return _said(await request.app.state.door.enrol(request.method, _path(request), request.headers.get("dpop"), asked))
 
 
 @post("/v1/hello")

@@ -14,7 +14,7 @@ from hansa.core import trees
 from hansa.core.protocols import Replies
 from hansa.core.round import Policy
 from hansa.core.task import Expect, FLContext, Shareable, Signal, Task
-from hansa.core.trees import Tree
+from hansa.core.trees import Spec, Tree
 from hansa.errors import ConfigError, QuorumError, RunError
 from hansa.simulation.crews import Loop
 from hansa.simulation.engine import simulate
@@ -280,6 +280,8 @@ def test_what_is_shown_of_a_round_under_way_is_its_training() -> None:
     shown: list[tuple[int, int]] = []
     many.on_answer = lambda answered, asked: shown.append((answered, asked))
     ask(many, Policy())
+    list(many.task(Task("count", expect=(Expect("n"),)), [0, 2], Policy()))  # a sum of metrics: finite, of any leaves
     assert shown == []
-    list(many.task(Task("count", expect=(Expect("n"),)), [0, 2], Policy()))
+    update = Spec.of({"": np.array(0)})
+    list(many.task(Task("count", expect=(Expect("n", update),)), [0, 2], Policy()))
     assert shown == [(1, 2), (2, 2)]

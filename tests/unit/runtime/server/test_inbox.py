@@ -24,7 +24,7 @@ from hansa.runtime.store.group import GroupCommit
 
 pytestmark = pytest.mark.anyio
 SUBMITTED = {
-    "run": "r1", "job": "digits", "author": "lea", "org": "north", "bundle": "b" * 64, "bundle_bytes": 9, "data": "rows", 
+    "run": "r1", "job": "digits", "author": "lea", "org": "north", "bundle": "b" * 64, "bundle_bytes": 9, "data": "rows",
     "job_hash": "h", "reference": "digits.py:job", "seed": 7, "sites": ["a", "b", "c"], "min_sites": 2, "priority": 0,
 }  # fmt: skip
 OPEN = link.Open(seq=1, task="train", round=1, body="d" * 64, body_bytes=4, slots=[0, 1, 2])

@@ -6,7 +6,7 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,9 +22,11 @@ from hansa.core.protocols import Dataset, FederatedData
 from hansa.errors import ConfigError, DataError
 
 _TABLES: Final = {"data": "source", "partition": "kind", "learner": "kind", "algorithm": "name", "metrics": ""}
-_TOP: Final = {"name": str, "seed": int, **dict.fromkeys(_TABLES, dict[str, Any])}
+_TOP: Final = {"name": str, "seed": int, **dict.fromkeys(_TABLES, dict[str, Any]), "filters": list[dict[str, Any]]}
 # [metrics] is handed to the algorithm: its argument, and the key it comes from
 _METRICS: Final = {"metrics": "$.metrics.names", "evaluate_every": "$.metrics.every", "evaluate_sites": "$.metrics.sites"}
+_FILES: Final = ("path", "images", "labels")  # arguments of sources that name files
+_SHAPE: Final = ("features", "classes")  # what a learner may leave to the data
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class _Part:
     target: Any
     arguments: dict[str, Any]
     keys: Mapping[str, str]  # the file's key for each argument
+    hints: frozenset[str]  # the arguments that it takes
 
     def call(self, *args: Any) -> Any:
         with locate(self.keys):
@@ -54,6 +57,7 @@ class JobFile:
     partition: _Part | None
     learner: _Part
     algorithm: _Part
+    filters: Sequence[_Part] = ()
 
     @property
     def name(self) -> str:
@@ -70,17 +74,46 @@ class JobFile:
         """The resolved configuration as canonical JSON: the same text for the same settings, in whatever order they stand."""
         return msgspec.json.encode({**self.settings, "name": self.name, "seed": self.seed}, order="deterministic").decode()
 
-    def job(self) -> Job:
+    def job(self, *, shape: Mapping[str, int | None] | None = None) -> Job:
         """The job: the algorithm over the learner, whose shape is taken from the data where it is not given.
+
+        `shape` is the shape as an earlier `job` of this file had it: then no data are loaded.
 
         Raises:
             ConfigError: a value is out of its range; names the key. DataError: the learner needs data that cannot be loaded.
         """
+        filters = [part.call() for part in self.filters]
+        return Job(self.name, self.algorithm.call(self._learner(shape)), seed=self.seed, filters=filters)
+
+    def _learner(self, shape: Mapping[str, int | None] | None) -> Any:
         learner = self.learner.target if _is_learner(self.learner.target) else self.learner.call()
-        if getattr(learner, "needs_data", False):
-            with locate(self.learner.keys):
-                learner = learner.bound_to(self._example, classes=self._classes)
-        return Job(self.name, self.algorithm.call(learner), seed=self.seed)
+        if not getattr(learner, "needs_data", False):
+            return learner
+        if shape and is_dataclass(learner) and shape.keys() <= {field.name for field in fields(learner)}:
+            return replace(cast(Any, learner), **shape)  # a dataclass instance: `learner` is no class
+        with locate(self.learner.keys):
+            bound = cast(Any, learner).bound_to(self._example, classes=self._classes)
+        self.shape.update({name: getattr(bound, name) for name in _SHAPE if hasattr(bound, name)})
+        return bound
+
+    @functools.cached_property
+    def shape(self) -> dict[str, int | None]:
+        """The shape that the data gave to the learner, once `job` has been made; empty where it needed none."""
+        return {}
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns of x; empty where the source has none."""
+        named = getattr(self._source, "features", ())
+        if not named and isinstance(self._source, FederatedData) and (self.shape or ":" not in self.settings["data"]["source"]):
+            named = getattr(self._example, "features", ())  # one site's rows, of a file or loaded anyway
+        return tuple(named)
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """The files and folders that [data] names, by argument."""
+        base = Path(self.data.arguments.get("folder") or self.path.parent)
+        return {name: base / self.data.arguments[name] for name in _FILES if isinstance(self.data.arguments.get(name), str)}
 
     def federated(self) -> FederatedData:
         """The sites: the source's own, or its rows under [partition]; without one, by the column `site`.
@@ -131,7 +164,8 @@ class JobFile:
 def read(path: str | Path, *, overrides: Sequence[str] = (), folder: Path | None = None) -> JobFile:
     """The job file at `path` with `overrides` ("algorithm.rounds=5") laid over it. No data are loaded yet.
 
-    `folder` is handed to a source that takes one, unless [data] names its own.
+    `folder` is handed to a source that takes one, unless [data] names its own. A relative path in [data] starts at the job file's
+    folder; one that is not there is left to the source, which looks for it in `folder`.
 
     Raises:
         ConfigError: the file is not TOML; a key is unknown or missing, or a value has the wrong type: with its path
@@ -141,19 +175,35 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), folder: Path | None
     place = Path(path)
     settings = overriding.apply(_load(place), overrides)
     _check_top(settings)
-    seed, base = settings.get("seed", 0), place.parent
+    seed, base = settings.get("seed", 0), place.resolve().parent
     learner = _part(settings, "learner", "learners", base)
     return JobFile(
-        path=place,
+        path=place.resolve(),
         settings=settings,
         folder=folder,
-        data=_part(settings, "data", "sources", base, offered={"folder": folder, "seed": seed}),
+        data=_data(settings, base, folder, seed),
         partition=_part(settings, "partition", "partitions", base, given=1, offered={"seed": seed})
         if "partition" in settings
         else None,
         learner=learner,
         algorithm=_part(settings, "algorithm", "algorithms", base, given=1, elsewhere=_METRICS),
+        filters=[
+            _named(each, "kind", "filters", base, path=f"$.filters[{i}]") for i, each in enumerate(settings.get("filters", ()))
+        ],
     )
+
+
+def _data(settings: Mapping[str, Any], base: Path, folder: Path | None, seed: int) -> _Part:
+    """[data] with its paths laid beside the job file. Installed sources look there too, where no folder is named."""
+    own = ":" in str(settings["data"].get("source", ""))  # a function of one's own knows what no folder means
+    part = _part(settings, "data", "sources", base, offered={"folder": folder or (None if own else base), "seed": seed})
+    if isinstance(named := settings["data"].get("folder"), str):
+        part.arguments["folder"] = str(base / named)
+    for name in _FILES:
+        value = part.arguments.get(name)
+        if isinstance(value, str) and (base / value).exists():
+            part.arguments[name] = str(base / value)
+    return part
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -192,31 +242,48 @@ def _part(
     `offered` arguments are handed over where the function takes them and the file does not set them; `elsewhere` are arguments
     whose keys stand in [metrics].
     """
-    chooser, path = _TABLES[table], f"$.{table}"
-    values = dict(settings[table])
+    path = f"$.{table}"
+    moved = {} if elsewhere is None else _metrics(settings)
+    if both := settings[table].keys() & moved.keys():
+        raise ConfigError("set twice: here and in [metrics]", path=f"{path}.{min(both)}")
+    if {"epochs", "steps"} <= settings[table].keys():
+        raise ConfigError("a client trains for epochs or for steps, not both", path=f"{path}.steps", hint="leave one of them out")
+    part = _named(settings[table], _TABLES[table], group, base, path=path, given=given, moved=moved, elsewhere=elsewhere)
+    for key, value in (offered or {}).items():
+        if key in part.hints and value is not None:
+            part.arguments.setdefault(key, value)
+    return part
+
+
+def _named(
+    table: Mapping[str, Any],
+    chooser: str,
+    group: str,
+    base: Path,
+    *,
+    path: str,
+    given: int = 0,
+    moved: Mapping[str, Any] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
+) -> _Part:
+    """What a table names by its key `chooser`, with the table's other keys, and those `moved` here, as checked arguments."""
+    values = dict(table)
     if chooser not in values:
         known = registry.names(group)
-        near = next(
-            (registry.nearest(key, [chooser]) for key in values if registry.nearest(key, [chooser]).startswith("did")), None
-        )
+        hints = (registry.nearest(key, [chooser]) for key in values)
+        near = next((hint for hint in hints if hint.startswith("did")), None)
         raise ConfigError("a key is missing", path=f"{path}.{chooser}", expected=f"one of {', '.join(known)}", hint=near)
     name = convert(values.pop(chooser), str, path=f"{path}.{chooser}")
     target = _target(name, group, base, path=f"{path}.{chooser}")
-    if table == "learner" and _is_learner(target):
+    if group == "learners" and _is_learner(target):
         arguments = Arguments({})
     elif callable(target):
         arguments = Arguments.of(target, given=given)
     else:
         raise ConfigError("the name leads to something that cannot be called", path=f"{path}.{chooser}", got=type(target).__name__)
     keys = {argument: f"{path}.{argument}" for argument in arguments.hints} | dict(elsewhere or {})
-    moved = {} if elsewhere is None else _metrics(settings)
-    if both := values.keys() & moved.keys():
-        raise ConfigError("set twice: here and in [metrics]", path=f"{path}.{min(both)}")
-    checked = arguments.check(values | moved, path=path, names=elsewhere, also=chooser)
-    for key, value in (offered or {}).items():
-        if key in arguments.hints and value is not None:
-            checked.setdefault(key, value)
-    return _Part(target, checked, keys)
+    checked = arguments.check(values | dict(moved or {}), path=path, names=elsewhere, also=chooser)
+    return _Part(target, checked, keys, frozenset(arguments.hints))
 
 
 def _target(name: str, group: str, base: Path, *, path: str) -> object:

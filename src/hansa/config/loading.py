@@ -8,19 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from hansa.config.jobfile import read
-from hansa.core import codec, registry
+from hansa.config import evidence
+from hansa.config.jobfile import JobFile, read
+from hansa.core import codec, gate, registry, trees
 from hansa.core.job import Job, load_reference
 from hansa.core.protocols import FederatedData
+from hansa.core.rng import generator
+from hansa.core.trees import Spec, Tree
 from hansa.core.workflow import Rounds
-from hansa.errors import ConfigError, DataError, InputError, JobReferenceError
+from hansa.errors import ConfigError, DataError, InputError, JobReferenceError, StorageError
 
 SITES = 10  # of a job in Python that names a source without natural sites
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A job, its data by label and its resolved settings.
+    """A job, its data by label and its resolved settings, with what was found of its data: `features`, `shape`, `files`, `code`.
 
     `load(path, overrides=overrides, data=folder)` loads it again, from anywhere. `note` says what was assumed.
     """
@@ -34,31 +37,82 @@ class Loaded:
     note: str = ""
 
 
-def load(path: str, *, overrides: Sequence[str] = (), data: str | None = None, environment: str | None = None) -> Loaded:
+def load(
+    path: str,
+    *,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
+    environment: str | None = None,
+    init: str | Path | None = None,
+) -> Loaded:
     """The job that `path` names: a `.toml` file, `file.py:name` or `package.module:name`.
 
     data: a folder of larger data sets, or for a job in Python a reference `file.py:name` to its data. environment: the folder to
-    use where `data` is none (HANSA_DATA).
+    use where `data` is none (HANSA_DATA). init: the model to start from, see `with_init`.
 
     Raises:
         ConfigError, JobReferenceError, DataError: something leads nowhere, or does not fit.
     """
-    place = data if data is not None and ".py:" not in data else environment
-    folder = None if place is None else Path(place)
-    if folder is not None and not folder.is_dir():
-        raise InputError("no such data folder", path=str(folder), hint="give --data DIR or set HANSA_DATA")
-    again = (_absolute(path), tuple(overrides), _absolute(data) if data else environment)
+    folder = _folder(data, environment)
+    place = data if data is not None and ".py:" in data else folder
+    again = (_absolute(path), tuple(overrides), None if place is None else _absolute(str(place)))
     if path.endswith(".toml"):
         file = read(path, overrides=overrides, folder=folder)
-        job = file.job()
-        return Loaded(job, {job.data: file.federated()}, dict(file.settings), *again)
+        made = file.job()
+        sets, settings, note = {made.data: file.federated()}, _settings(file), ""
+    else:
+        made = _python(path, overrides)
+        sets, note = _data_of(path, made, data, folder)
+        named = getattr(sets.get(made.data), "features", ())
+        features = named if isinstance(named, list | tuple) and all(isinstance(name, str) for name in named) else ()
+        settings = _told(features=features, code=_code(path, data))
+    return Loaded(made if init is None else with_init(made, init), sets, settings, *again, note)
+
+
+def load_job(
+    path: str, *, overrides: Sequence[str] = (), data: str | None = None, shape: Mapping[str, int | None] | None = None
+) -> Job:
+    """The job alone. No data are loaded where a job file's learner needs none, or its `shape` is known from an earlier `load`.
+
+    Raises:
+        ConfigError, JobReferenceError, DataError: something leads nowhere, or does not fit.
+    """
+    if path.endswith(".toml"):
+        return read(path, overrides=overrides, folder=_folder(data, None)).job(shape=shape)
+    return _python(path, overrides)
+
+
+def _folder(data: str | None, environment: str | None) -> Path | None:
+    place = data if data is not None and ".py:" not in data else environment
+    if place is not None and not Path(place).is_dir():
+        raise InputError("no such data folder", path=place, hint="give --data DIR or set HANSA_DATA")
+    return None if place is None else Path(place).resolve()
+
+
+def _python(path: str, overrides: Sequence[str]) -> Job:
     if ":" not in path:
         raise JobReferenceError("not a job", got=repr(path), expected="job.toml, file.py:name or package.module:name")
     found = load_reference(path)
     if not isinstance(found, Job):
         raise JobReferenceError("the name leads to something else than a Job", got=f"{path} is a {type(found).__name__}")
-    sets, note = _data_of(path, found, data, folder)
-    return Loaded(_overridden(found, overrides), sets, {}, *again, note)
+    return _overridden(found, overrides)
+
+
+def _settings(file: JobFile) -> dict[str, Any]:
+    places = {file.settings["data"][name]: place for name, place in file.places.items() if place.exists()}
+    files = {name: evidence.fingerprint(place) for name, place in places.items()}
+    code = evidence.code_of(file.settings, file.path.parent)
+    return {**file.settings, **_told(shape=file.shape, features=file.features, files=files, code=code)}
+
+
+def _told(**found: Any) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value}
+
+
+def _code(*references: str | None) -> dict[str, str]:
+    """Fingerprints of the Python files that a job in Python is made of, as far as it names them."""
+    files = [Path(each.rpartition(":")[0]) for each in references if each is not None and ".py:" in each]
+    return {file.name: evidence.fingerprint(file)["sha256"] for file in files}
 
 
 def job(path: Path) -> Job:
@@ -70,12 +124,37 @@ def with_init(job: Job, file: str | Path) -> Job:
     """The job started from the model in a safetensors file.
 
     Raises:
-        ConfigError: the job trains no model.
+        ConfigError: the job trains no model; or there is no such file, it is damaged, or its model does not fit the job's or is not
+            finite: names the file and the leaf.
     """
     if not isinstance(job.workflow, Rounds):
         raise ConfigError("this job's workflow trains no model, so it takes no --init", job=job.name)
-    tree, _ = codec.load_tree(file)
+    try:
+        tree, _ = codec.load_tree(file)
+    except StorageError as error:  # what a person named is wrong input, whatever is wrong with it
+        raise ConfigError(f"no model to start from: {error.message}", path=str(file), hint="give a model.safetensors") from error
+    if job.workflow.learner is not None:
+        # What the first round makes from data (the statistics of features) comes on top of the learner's own leaves.
+        made = len(job.workflow.process.initialize.parameters) > 0
+        _check_fits(tree, job.workflow.learner.init(generator(0)), more=made, file=str(file))
+    for path, leaf in trees.leaves(tree):
+        if not gate.is_finite(leaf):
+            raise ConfigError("the model to start from is not finite", path=f"{file}: {path}", expected="finite numbers")
     return replace(job, workflow=replace(job.workflow, init=tree))
+
+
+def _check_fits(tree: Tree, model: Tree, *, more: bool, file: str) -> None:
+    """Check that the tree has the model's leaves, and others only if it needs `more`."""
+    want, got = dict(Spec.of(model).items), dict(Spec.of(tree).items)
+    for path in sorted(want.keys() | got.keys()):
+        if want.get(path) != got.get(path) and (path in want or not more):
+            expected, given = want.get(path, "no such leaf"), got.get(path, "nothing")
+            raise ConfigError(
+                "the model to start from does not fit the job's", path=f"{file}: {path}", expected=expected, got=given
+            )
+    if more and not got.keys() - want.keys():
+        hint = "start from a model of a run that standardised, too"
+        raise ConfigError("the model to start from has no statistics of features, which this job keeps in it", path=file, hint=hint)
 
 
 def _absolute(path: str) -> str:
@@ -101,17 +180,19 @@ def _overridden(job: Job, overrides: Sequence[str]) -> Job:
 def _data_of(path: str, job: Job, given: str | None, folder: Path | None) -> tuple[dict[str, FederatedData], str]:
     """The data of a job in Python: what --data names, else `data` beside the job, else the source that its label names."""
     if given is not None and ".py:" in given:
-        return _labelled(job, load_reference(given), folder), ""
+        return _labelled(job, load_reference(given), folder, given), ""
+    place = path.rpartition(":")[0]
     try:
-        beside = load_reference(path.rpartition(":")[0] + ":data")
+        beside = load_reference(f"{place}:data")
     except JobReferenceError:
-        return _from_source(job, folder)
-    return _labelled(job, beside, folder), ""
+        beside_file = Path(place).resolve().parent if place.endswith(".py") else None
+        return _from_source(job, folder or beside_file)
+    return _labelled(job, beside, folder, f"{place}:data"), ""
 
 
-def _labelled(job: Job, found: object, folder: Path | None) -> dict[str, FederatedData]:
+def _labelled(job: Job, found: object, folder: Path | None, name: str) -> dict[str, FederatedData]:
     if callable(found) and not isinstance(found, FederatedData):
-        found = _call(found, folder)
+        found = _call(found, name, folder=folder, seed=job.seed)
     if isinstance(found, Mapping):
         return dict(found)
     if isinstance(found, FederatedData):
@@ -123,7 +204,7 @@ def _from_source(job: Job, folder: Path | None) -> tuple[dict[str, FederatedData
     if job.data not in registry.names("sources"):
         hint = "define `data` beside the job, or give --data file.py:name"
         raise DataError(f"nothing says what {job.data!r} is", job=job.name, hint=hint)
-    rows = _call(cast(Callable[..., Any], registry.find("sources", job.data)), folder)
+    rows = _call(cast(Callable[..., Any], registry.find("sources", job.data)), job.data, folder=folder)
     if isinstance(rows, FederatedData):
         return {job.data: rows}, ""
     if "site" in getattr(rows, "columns", {}):
@@ -134,6 +215,19 @@ def _from_source(job: Job, folder: Path | None) -> tuple[dict[str, FederatedData
     return {job.data: iid(rows, sites=SITES)}, note
 
 
-def _call(source: Callable[..., Any], folder: Path | None) -> Any:
-    takes = "folder" in inspect.signature(source).parameters
-    return source(folder=folder) if takes and folder is not None else source()
+def _call(source: Callable[..., Any], name: str, **offered: Any) -> Any:
+    """What a source gives; it is handed what it takes of what is `offered` and known.
+
+    Raises:
+        ConfigError: it needs more; names what.
+    """
+    parameters = inspect.signature(source).parameters
+    given = {key: value for key, value in offered.items() if key in parameters and value is not None}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
+    open_ = [key for key, each in parameters.items() if each.kind in named and each.default is each.empty and key not in given]
+    if open_:
+        hint = "beside the job, define `data`: the FederatedData, or a function of nothing (or `folder`, `seed`) that gives it"
+        raise ConfigError(
+            f"{name!r} needs arguments, which a job in Python cannot give: {', '.join(open_)}", path="data", hint=hint
+        )
+    return source(**given)

@@ -32,7 +32,8 @@ __all__ = [
 class FederatedRows:
     """Named sites and the function that loads one of them. The sites loaded last are kept; a copy sent elsewhere takes none along.
 
-    `load(slot)` must give the same rows whenever and wherever it is called. `keep` is how many sites stay in memory.
+    `load(slot)` must give the same rows whenever and wherever it is called. `keep` is how many sites stay in memory, `features` are
+    the names of the columns of x where the source has some.
 
     >>> federated = FederatedRows(["north", "south"], lambda slot: Rows(np.full((2, 1), slot), np.zeros(2)))
     >>> federated.load(1).x.ravel().tolist()
@@ -42,7 +43,9 @@ class FederatedRows:
         DataError: there is no site, a name comes twice, or, when loading, there is no such slot.
     """
 
-    def __init__(self, sites: Sequence[str], load: Callable[[int], Dataset], *, keep: int = 8) -> None:
+    def __init__(
+        self, sites: Sequence[str], load: Callable[[int], Dataset], *, keep: int = 8, features: Sequence[str] = ()
+    ) -> None:
         if not len(sites):
             raise DataError("a federated data set needs at least one site", path="sites")
         if not isinstance(sites, Names):
@@ -50,13 +53,18 @@ class FederatedRows:
             if times > 1:
                 raise DataError("each site has a name of its own", path="sites", got=f"{name!r} {times} times")
         self._sites = sites if isinstance(sites, Names) else tuple(sites)
-        self._load, self._keep = load, keep
+        self._load, self._keep, self._features = load, keep, tuple(features)
         self._cached = lru_cache(maxsize=keep)(load)
 
     @property
     def sites(self) -> Sequence[str]:
         """The sites' names by slot."""
         return self._sites
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns of x; empty where nobody gave any."""
+        return self._features
 
     def load(self, slot: int) -> Dataset:
         """The data of one site."""
@@ -65,14 +73,14 @@ class FederatedRows:
         return self._cached(slot)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self._sites, self._load, self._keep)
+        return _rebuild, (self._sites, self._load, self._keep, self._features)
 
     def __repr__(self) -> str:
         return f"FederatedRows({len(self._sites)} sites, {self._sites[0]!r} to {self._sites[-1]!r})"
 
 
-def _rebuild(sites: Sequence[str], load: Callable[[int], Dataset], keep: int) -> FederatedRows:
-    return FederatedRows(sites, load, keep=keep)
+def _rebuild(sites: Sequence[str], load: Callable[[int], Dataset], keep: int, features: tuple[str, ...]) -> FederatedRows:
+    return FederatedRows(sites, load, keep=keep, features=features)
 
 
 @dataclass(frozen=True, slots=True)

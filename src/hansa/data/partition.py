@@ -192,7 +192,8 @@ def _federated(rows: Rows, pools: Sequence[Sequence[Array]], names: Sequence[str
     """Sites from one or more pools of rows, each already cut into one piece a site."""
     dealt = [np.sort(np.concatenate(pieces)) for pieces in zip(*pools, strict=True)]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in dealt])])
-    return FederatedRows(names, _Dealt(rows, np.concatenate(dealt), starts, has_valid(rows), check_split(split), seed), keep=_KEEP)
+    load = _Dealt(rows, np.concatenate(dealt), starts, has_valid(rows), check_split(split), seed)
+    return FederatedRows(names, load, keep=_KEEP, features=rows.features)
 
 
 def _pools(rows: Rows) -> list[Array]:

@@ -134,6 +134,39 @@ def test_a_function_that_takes_any_keyword_is_given_them(job: Path) -> None:
     assert made.algorithm.arguments == {"what": 3, "metrics": ["accuracy", "loss"], "evaluate_every": 2}
 
 
+def test_filters_are_applied_in_the_order_of_the_file(job: Path) -> None:
+    job.write_text(JOB + '[[filters]]\nkind = "clip"\nnorm = 1.0\n[[filters]]\nkind = "clip"\nnorm = 2\n')
+    assert [repr(each) for each in read(job).job().filters] == ["Clip(norm=1.0, path='delta')", "Clip(norm=2.0, path='delta')"]
+
+
+def test_relative_paths_start_at_the_job_files_folder(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.csv").write_text("a,b,label\n1,2,0\n3,4,1\n5,6,0\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far.csv").write_text("a,label\n1,0\n2,1\n3,1\n")
+    monkeypatch.chdir(elsewhere)
+    made = read(job, overrides=["data={source='csv', path='rows.csv', label='label'}"])
+    assert made.features == ("a", "b")
+    assert made.places == {"path": tmp_path / "rows.csv"}
+    with pytest.raises(DataError, match="no such file") as caught:
+        read(job, overrides=["data={source='csv', path='far.csv', label='label'}"]).federated()
+    assert caught.value.path == str(tmp_path / "far.csv")
+    for folder, named in ((elsewhere, ""), (None, ", folder='elsewhere'")):
+        made = read(job, overrides=[f"data={{source='csv', path='far.csv', label='label'{named}}}"], folder=folder)
+        assert made.features == ("a",)
+        assert made.places == {"path": elsewhere / "far.csv"}
+
+
+def test_a_job_whose_shape_is_known_is_made_without_its_data(job: Path) -> None:
+    made = read(job)
+    workflow: Any = made.job().workflow
+    assert made.shape == {"features": 4, "classes": 3}
+    again = read(job, overrides=["data.count=0"])
+    other: Any = again.job(shape=made.shape).workflow
+    assert repr(other.learner) == repr(workflow.learner)
+    assert "_source" not in vars(again)
+
+
 def test_the_text_is_the_same_for_the_same_settings_and_holds_the_overrides(job: Path) -> None:
     text = read(job, overrides=["algorithm.rounds=5"]).text
     assert json.loads(text)["algorithm"] == {"name": "fedavg", "rounds": 5}
@@ -170,6 +203,13 @@ def test_the_text_is_the_same_for_the_same_settings_and_holds_the_overrides(job:
         ("name.x=1", "$.name.x", "not a table"),
         ("learner={kind='own.py:learner', lr=1}", "$.learner.lr", "no such key"),
         ("learner.kind=own.py:number", "$.learner.kind", "cannot be called"),
+        ("learner={kind='numpy.softmax', epochs=1, steps=2}", "$.learner.steps", "not both"),
+        ("algorithm={name='fedavg', rounds=1, epochs=1, steps=2}", "$.algorithm.steps", "not both"),
+        ("filters={kind='clip'}", "$.filters", "expected a list"),
+        ("filters=[{norm=1.0}]", "$.filters[0].kind", "one of clip"),
+        ("filters=[{kind='clip', norm=1.0}, {kind='clap', norm=1.0}]", "$.filters[1].kind", "did you mean 'clip'?"),
+        ("filters=[{kind='clip', nrom=1.0}]", "$.filters[0].nrom", "did you mean 'norm'?"),
+        ("filters=[{kind='clip', norm=-1.0}]", "$.filters[0].norm", "a finite number > 0"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused_with_its_path(job: Path, override: str, path: str, says: str) -> None:

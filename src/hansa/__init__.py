@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hansa import errors
+    from hansa.admin.client import connect
     from hansa.core.computation import federated_computation, local_computation
     from hansa.core.executor import Executor
     from hansa.core.intrinsics import (
@@ -69,6 +70,7 @@ __all__ = [
     "Tree",
     "Update",
     "compare",
+    "connect",
     "errors",
     "evaluate",
     "federated_aggregate",
@@ -117,6 +119,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "Tree": "hansa.core.trees",
     "Update": "hansa.core.protocols",
     "compare": "hansa.simulation.evaluate",
+    "connect": "hansa.admin.client",
     "errors": "hansa.errors",
     "evaluate": "hansa.simulation.evaluate",
     "federated_aggregate": "hansa.core.intrinsics",

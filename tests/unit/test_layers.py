@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "simulation": {"core", "data", "record"},
     "runtime": {"core", "record"},
     "provision": {"core", "runtime"},
+    "admin": {"core", "record", "config", "runtime", "provision"},
     "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation", "runtime"},
 }
 LEAVES = {"jobs", "store", "authz", "audit"}
@@ -34,6 +35,7 @@ OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a p
     "server": {"protocol", "transport", "config"} | LEAVES,
     "client": {"protocol", "transport", "config"} | LEAVES,
     "provision": {"config", "authz", "toml"},
+    "admin": {"config", "protocol", "transport"} | LEAVES,  # neither server nor client: it speaks HTTP to the one
 }
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
@@ -102,6 +104,8 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("hansa.runtime.authz.policy", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
         ("hansa.provision.kits", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
         ("hansa.runtime.config", "from hansa.provision import kits", ["hansa.provision.kits"]),
+        ("hansa.admin.client", "from hansa.runtime.server import views", ["hansa.runtime.server.views"]),
+        ("hansa.admin.up", "from hansa.simulation import engine", ["hansa.simulation.engine"]),
     ],
 )
 def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:

@@ -1,0 +1,138 @@
+"""What the server says of runs, sites and their history, as records. Fields that a newer server adds are passed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+State: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
+OVER: Final = frozenset({"completed", "failed", "aborted", "refused"})
+_LONG: Final = 100  # characters of a value in an event's line
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as the server sees it. Times are seconds since 1970; `refused` says why a site does not take part."""
+
+    run: str
+    job: str
+    author: str
+    org: str
+    state: State
+    round: int
+    rounds: int
+    sites: list[str]
+    accepted: list[str]
+    refused: dict[str, str]
+    min_sites: int
+    priority: int
+    seed: int
+    created: float
+    ended: float | None
+    reason: str
+    metrics: dict[str, float | None]
+    job_hash: str
+    bundle: str
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended for good."""
+        return self.state in OVER
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """A site. `disabled` is the reason why the project does not work with it at present; `seen` is in seconds since 1970."""
+
+    site: str
+    org: str
+    online: bool
+    disabled: str | None
+    seen: float | None
+    cores: int = 0
+    gpus: int = 0
+    memory_bytes: int = 0
+    data: dict[str, str] = {}
+    runs: list[str] = []
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a run's bundle says of it: the printed plan, and the SHA-256 of each file of its code."""
+
+    plan: str
+    plan_hash: str
+    job_hash: str
+    reference: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened in a run: `kind` as "round" or "task.started", `at` in seconds since 1970."""
+
+    seq: int
+    kind: str
+    at: float
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(said: Mapping[str, Any]) -> RunEvent:
+        """The event in the server's JSON."""
+        data = {name: value for name, value in said.items() if name not in ("seq", "kind", "at")}
+        return RunEvent(int(said["seq"]), str(said["kind"]), float(said["at"]), data)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The line of metrics.jsonl that a `round` event carries; a null metric is nan."""
+        found = dict(self.data.get("record", {}))
+        if "global" in found:
+            found["global"] = {name: math.nan if value is None else value for name, value in found["global"].items()}
+        return found
+
+    def __str__(self) -> str:
+        told = self.record.get("global", {}) if self.kind == "round" else self.data
+        if self.kind == "round":
+            told = {"round": self.record.get("round"), **told}
+        facts = " ".join(f"{name}={_short(value)}" for name, value in told.items() if value not in ("", None, [], {}))
+        return f"{datetime.fromtimestamp(self.at, UTC):%H:%M:%S}  {self.kind:<14} {facts}".rstrip()
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_LONG])
+    return f"{text}..." if len(str(value)) > _LONG else text
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """All runs."""
+
+    runs: list[Status]
+
+
+class Sites(msgspec.Struct, frozen=True):
+    """All sites."""
+
+    sites: list[Site]
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """Events, and the number to ask with next."""
+
+    events: list[dict[str, Any]]
+    after: int
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of a run folder."""
+
+    path: str
+    bytes: int
+
+
+class Files(msgspec.Struct, frozen=True):
+    """The files of a run folder."""
+
+    files: list[File]

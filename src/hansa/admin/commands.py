@@ -1,0 +1,364 @@
+"""`hansa job`, `hansa site`, `hansa audit` and `hansa up`: what people do with a federation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hansa.admin.answers import Plan, Status
+    from hansa.admin.client import Run, Session
+
+job = typer.Typer(no_args_is_help=True, help="Submit jobs to a federation, watch them, take their results home.")
+site = typer.Typer(no_args_is_help=True, help="The sites of a federation; and a site itself: enrol it, start it.")
+audit = typer.Typer(no_args_is_help=True, help="What happened, and whether the record is whole.")
+
+Kit = Annotated[Path, typer.Option("--kit", envvar="HANSA_KIT", help="Your start-up kit: a folder (else HANSA_KIT).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The seed of every random stream.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stays on record.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The folder to write; must be empty or new.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it has ended; the exit code says how.")]
+SiteName = Annotated[str, typer.Argument(help="A site.")]
+KitFolder = Annotated[Path, typer.Argument(help="The folder of the site's kit.")]
+JobReference = Annotated[str, typer.Argument(metavar="JOB", help="file.py:name, package.module:name or job.toml.")]
+
+
+@job.command("submit", epilog="Example: hansa job submit digits.py:job --kit fed/kits/admin --seed 3 --wait")
+def submit(
+    reference: JobReference,
+    *,
+    kit: Kit,
+    sites: Annotated[str | None, typer.Option("--sites", help="Names, separated by commas, in slot order; else all.")] = None,
+    min_sites: Annotated[int | None, typer.Option("--min-sites", min=1, help="Fewer refuse the run; else all.")] = None,
+    seed: Seed = None,
+    priority: Annotated[int, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = 0,
+    include: Annotated[list[str] | None, typer.Option("--include", help="A further file of the bundle; repeatable.")] = None,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job, signed with your key."""
+    names = None if sites is None else [name.strip() for name in sites.split(",") if name.strip()]
+    with _session(kit) as session:
+        options: dict[str, Any] = {"sites": names, "min_sites": min_sites, "seed": seed, "priority": priority}
+        run = session.submit(reference, include=include or (), **options)
+        _submitted(run, kit, wait=wait, as_json=as_json)
+
+
+@job.command("clone", epilog="Example: hansa job clone 20260102T101500Z-digits-3f2a --kit fed/kits/admin --seed 4")
+def clone(name: RunName, *, kit: Kit, seed: Seed = None, wait: Wait = False, as_json: Json = False) -> None:
+    """Submit the job of one of your runs again, to the same sites."""
+    with _session(kit) as session:
+        _submitted(session.clone(name, seed=seed), kit, wait=wait, as_json=as_json)
+
+
+@job.command("check", epilog="Example: hansa job check digits.py:job --kit fed/kits/admin")
+def check(
+    reference: JobReference,
+    *,
+    kit: Annotated[Path | None, typer.Option("--kit", envvar="HANSA_KIT", help="Also ask which sites have the data.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What would run where and what would leave; nothing is submitted."""
+    from hansa.admin import shown
+    from hansa.core.bundle import build
+    from hansa.runtime.client.policy import code_hash
+    from hansa.runtime.jobs.bundle import open_bundle
+
+    data = build(reference)
+    manifest = open_bundle(data).manifest
+    sites = []
+    if kit is not None:
+        with _session(kit) as session:
+            sites = session.sites()
+    shown.checked(manifest, len(data), sites, code_hash(manifest), as_json=as_json)
+
+
+@job.command("list", epilog="Example: hansa job list --kit fed/kits/admin")
+def list_(*, kit: Kit, as_json: Json = False) -> None:
+    """The runs of the project, newest first."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.runs(session.runs()[::-1], as_json=as_json)
+
+
+@job.command("show", epilog="Example: hansa job show 20260102T101500Z-digits-3f2a --kit fed/kits/admin --hash")
+def show(
+    name: RunName,
+    *,
+    kit: Kit,
+    plan: Annotated[bool, typer.Option("--plan", help="Also what runs where and what leaves.")] = False,
+    hashes: Annotated[bool, typer.Option("--hash", help="Also the hashes of job, plan and code.")] = False,
+    as_json: Json = False,
+) -> None:
+    """One run: how it stands, its sites and who refused it."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        run = session.run(name)
+        said = run.plan() if plan or hashes else None
+        shown.run(run.status(), said, _code_hash(said), plan=plan, hashes=hashes, as_json=as_json)
+
+
+@job.command("watch", epilog="Example: hansa job watch 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def watch(name: RunName, *, kit: Kit, as_json: Json = False) -> None:
+    """Watch a run until it has ended; the exit code says how."""
+    with _session(kit) as session:
+        _watched(session.run(name), kit, as_json=as_json)
+
+
+@job.command("logs", epilog="Example: hansa job logs 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def logs(
+    name: RunName,
+    *,
+    kit: Kit,
+    site: Annotated[str | None, typer.Option("--site", help="Only what this site said.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What happened in a run, and the live lines that its sites let out."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        run = session.run(name)
+        shown.logs(run, site=site, as_json=as_json)
+
+
+@job.command("abort", epilog="Example: hansa job abort 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def abort(name: RunName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """End a run for good."""
+    with _session(kit) as session:
+        _steered(session.run(name).abort(reason), as_json=as_json)
+
+
+@job.command("pause", epilog="Example: hansa job pause 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def pause(name: RunName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Let a run rest until it is resumed."""
+    with _session(kit) as session:
+        _steered(session.run(name).pause(reason), as_json=as_json)
+
+
+@job.command("resume", epilog="Example: hansa job resume 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def resume(name: RunName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Go on with a run after a pause."""
+    with _session(kit) as session:
+        _steered(session.run(name).resume(reason), as_json=as_json)
+
+
+@job.command("download", epilog="Example: hansa job download 20260102T101500Z-digits-3f2a --out runs/digits --kit fed/kits/admin")
+def download(name: RunName, *, kit: Kit, out: Out = None, as_json: Json = False) -> None:
+    """Copy a run's folder: models, metrics, curves, report."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        run = session.run(name)
+        shown.downloaded(run.id, run.download(out), as_json=as_json)
+
+
+@job.command("delete", epilog="Example: hansa job delete 20260102T101500Z-digits-3f2a --kit fed/kits/admin")
+def delete(name: RunName, *, kit: Kit, as_json: Json = False) -> None:
+    """Remove a run that has ended, and its folder, from the server; the record of what happened stays."""
+    with _session(kit) as session:
+        run = session.run(name)
+        run.delete()
+    if as_json:
+        _print_json({"run": run.id, "deleted": True})
+    else:
+        typer.echo(f"deleted {run.id}")
+
+
+@site.command("list", epilog="Example: hansa site list --kit fed/kits/admin")
+def site_list(*, kit: Kit, as_json: Json = False) -> None:
+    """The sites of the project: who is there, with what data."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.sites(session.sites(), as_json=as_json)
+
+
+@site.command("show", epilog="Example: hansa site show north --kit fed/kits/admin")
+def site_show(name: SiteName, *, kit: Kit, as_json: Json = False) -> None:
+    """One site."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.site(session.site(name), as_json=as_json)
+
+
+@site.command("disable", epilog='Example: hansa site disable north --reason "new scanner" --kit fed/kits/admin')
+def site_disable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Work with a site no more until it is enabled. (For good: hansa provision revoke.)"""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.site(session.disable(name, reason=reason), as_json=as_json)
+
+
+@site.command("enable", epilog="Example: hansa site enable north --kit fed/kits/admin")
+def site_enable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Work with a site again."""
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.site(session.enable(name, reason=reason), as_json=as_json)
+
+
+@audit.command("show", epilog="Example: hansa audit show --kit fed/kits/admin --last 20")
+def audit_show(
+    *,
+    kit: Kit,
+    stream: Annotated[str, typer.Option("--stream", help="project, or run/NAME.")] = "project",
+    last: Annotated[int, typer.Option("--last", min=1, help="How many events, the newest.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """The newest events of the record: who did what, and what was refused."""
+    from collections import deque
+
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        shown.record(list(deque(session.audit(stream), maxlen=last)), as_json=as_json)
+
+
+@audit.command("verify", epilog="Example: hansa audit verify --kit fed/kits/admin --heads heads.json")
+def audit_verify(
+    *,
+    kit: Kit,
+    heads: Annotated[
+        Path | None, typer.Option("--heads", help="Compare with the heads in this file, and keep the new ones in it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every hash of the record; exit code 1 and the first bad event if one is not what was committed.
+
+    Heads that you keep show whether the record was later cut off or rewritten.
+    """
+    from hansa.admin.record import verify
+    from hansa.runtime.audit.chain import Broken
+
+    with _session(kit) as session:
+        verdict = verify(session, heads)
+    if isinstance(verdict, Broken):
+        if as_json:
+            _print_json({"ok": False, "stream": verdict.stream, "seq": verdict.seq, "why": verdict.why})
+        else:
+            typer.echo(f"NOT WHOLE: stream {verdict.stream}, event {verdict.seq}: {verdict.why}", err=True)
+        raise typer.Exit(1)
+    if as_json:
+        _print_json({"ok": True, "events": verdict.events, "streams": len(verdict.heads)})
+    else:
+        typer.echo(f"whole: {verdict.events:,} events in {len(verdict.heads)} streams")
+
+
+def up(
+    *,
+    folder: Annotated[Path, typer.Option("--dir", help="The federation's folder: new, or one that `up` made.")],
+    sites: Annotated[int | None, typer.Option("--sites", min=1, help="How many sites; 4 unless the data say otherwise.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="file.py:name, or label=file.py:name: federated data; each site gets its share.")
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Run this job, download its results, and stop.")] = None,
+    seed: Seed = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Where the server listens; 0: a free port.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Start a whole federation on this machine: real processes, real TLS. Ctrl-C stops it.
+
+    Example: hansa up --sites 4 --dir fed --job hospitals.py:job
+    """
+    import os
+
+    from hansa.admin import shown
+    from hansa.admin.local import source
+    from hansa.admin.up import Asked, run, serve
+
+    given = source(job, data, folder=os.environ.get("HANSA_DATA"))
+    asked = Asked(folder, given, sites=sites, port=port, seed=seed)
+
+    def ready(local: Any, seconds: float) -> None:
+        shown.ready(local, seconds, job=job, as_json=as_json)
+
+    if job is None:
+        _serve_until_ctrl_c(asked, serve, ready)
+        return
+    status, out = run(asked, job, os.environ, ready)
+    shown.ran(status, out, as_json=as_json)
+    _exit_as(status)
+
+
+def _serve_until_ctrl_c(asked: Any, serve: Any, ready: Any) -> None:
+    import os
+
+    try:
+        ended = serve(asked, os.environ, ready)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        return
+    raise ended.failure()
+
+
+@contextmanager
+def _session(kit: Path) -> Iterator[Session]:
+    from hansa.admin.client import connect
+
+    with connect(kit) as session:
+        yield session
+
+
+def _submitted(run: Run, kit: Path, *, wait: bool, as_json: bool) -> None:
+    if wait:
+        _watched(run, kit, as_json=as_json)
+    elif as_json:
+        _print_json({"run": run.id, "status": run.status().state})
+    else:
+        typer.echo(f"{run.id}\nNext: hansa job watch {run.id} --kit {kit}")
+
+
+def _watched(run: Run, kit: Path, *, as_json: bool) -> None:
+    from hansa.admin import shown
+    from hansa.admin.follow import follow
+    from hansa.errors import Interrupted
+
+    try:
+        status = follow(run)
+    except KeyboardInterrupt:
+        hint = f"it goes on at the server: hansa job watch {run.id} --kit {kit}"
+        raise Interrupted("no longer watched", run=run.id, hint=hint) from None
+    shown.ended(status, kit, as_json=as_json)
+    _exit_as(status)
+
+
+def _steered(status: Status, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"run": status.run, "status": status.state})
+    else:
+        typer.echo(f"{status.run} is {status.state}")
+
+
+def _code_hash(said: Plan | None) -> str:
+    """The hash by which sites approve the code of a run."""
+    from hansa.core.bundle import Manifest
+    from hansa.runtime.client.policy import code_hash
+
+    if said is None:
+        return ""
+    hashes = {"job_hash": said.job_hash, "plan_hash": said.plan_hash}
+    return code_hash(Manifest(reference=said.reference, job="", data="", plan=said.plan, files=said.files, **hashes))  # type: ignore[arg-type]  # texts
+
+
+def _exit_as(status: Status) -> None:
+    """End with the code of the run's state."""
+    code = {"completed": 0, "refused": 3}.get(status.state, 1)
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(content).decode())

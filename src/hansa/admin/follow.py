@@ -1,0 +1,69 @@
+"""A run as it is watched: progress on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from hansa.admin.answers import RunEvent, Status
+from hansa.admin.client import Run
+from hansa.record.progress import Mode, Progress
+
+_TOLD = {"site.refused", "task.lost", "run.paused", "run.resumed", "run.crashed", "run.ended"}
+
+
+def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callable[[], list[str]] = list) -> Status:
+    """Show a run on stderr until it has ended; how it ended. `each` is called between events; what it gives is shown as lines."""
+    status = run.status()
+    with Progress(
+        status.rounds, sites=len(status.sites), title=status.job, mode="silent" if mode == "silent" else "plain"
+    ) as plain:
+        events = _events(run, plain, hold_s, each)
+        ready = _before_rounds(events, plain)
+    if ready is None:
+        return run.status()
+    with Progress(ready, sites=len(status.sites), title=status.job, mode=mode) as shown:
+        asked = answered = 0
+        for event in events:
+            match event.kind:
+                case "round":
+                    shown.round_done(event.record)
+                case "task.opened":
+                    asked, answered = len(event.data.get("slots", [])), 0
+                case "result":
+                    answered += 1
+                    shown.sites_done(answered, asked)
+                case kind if kind in _TOLD:
+                    shown.note(str(event))
+    return run.status()
+
+
+def _before_rounds(events: Iterator[RunEvent], shown: Progress) -> int | None:
+    """How many rounds the run has, once it says so; None if it ended before."""
+    for event in events:
+        if event.kind == "run.ready":
+            return int(event.data.get("rounds", 0))
+        if event.kind in _TOLD | {"run.submitted", "site.accepted", "run.started"}:
+            shown.note(_line(event))
+    return None
+
+
+def _line(event: RunEvent) -> str:
+    match event.kind:
+        case "run.submitted":
+            return f"submitted {event.data.get('run', '')} to {', '.join(event.data.get('sites', []))}"
+        case "run.started":
+            return f"started with {', '.join(event.data.get('sites', []))}"
+        case _:
+            return str(event)
+
+
+def _events(run: Run, shown: Progress, hold_s: float, each: Callable[[], list[str]]) -> Iterator[RunEvent]:
+    after = 0
+    while True:
+        for event in run.happened(after, hold_s=hold_s, note=shown.note):
+            after = event.seq
+            yield event
+            if event.kind in ("run.ended", "run.deleted"):
+                return
+        for line in each():
+            shown.note(line)

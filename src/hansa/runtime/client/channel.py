@@ -1,0 +1,114 @@
+"""What a site's agent and the worker of a run say to each other: JSON lines over a socket pair; arrays pass by file.
+
+agent -> worker                        worker -> agent
+Begin   what the run is; first line    Ready   enclosed, and the job is loaded
+Do      a task                         Broken  it could not be; the worker ends
+Abort   stop what is being done        Done    what came of the task
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+LINE_LIMIT: Final = 4 * 1024 * 1024
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A line."""
+
+
+class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """The run. Paths are absolute. `data` leads from a label to the loader, relative to `base`.
+
+    `hidden` is the agent's own, of which the worker may see `shown`; it writes in `folder`.
+    """
+
+    run: str
+    site: str
+    source: str
+    reference: str
+    folder: str
+    base: str
+    data: dict[str, str]
+    hidden: list[str]
+    shown: list[str]
+    sandbox: Literal["strict", "basic", "off"]
+    memory_bytes: int = 0
+    file_bytes: int = 0
+    gpus: int = 0
+
+
+class Do(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """A task. `body` and `memory` are files to read; the reply goes to `out`, memory number i to `out` + ".i"."""
+
+    seq: int
+    attempt: int
+    slot: int
+    task: str
+    round: int
+    seed: int
+    population: int
+    job: str
+    data: str
+    body: str
+    out: str
+    memory: dict[str, str] = {}
+
+
+class Abort(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """Stop the task that is being done."""
+
+    reason: str = "aborted"
+
+
+class Ready(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """Tasks can come."""
+
+
+class Broken(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """The worker cannot work: the sandbox cannot be had, or the job does not load."""
+
+    code: str
+    message: str
+    trace: str = ""
+
+
+class Done(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """A task ended: with a reply, and the names of what the site is to remember; or with a failure, whose `code` is set."""
+
+    seq: int
+    attempt: int
+    seconds: float = 0.0
+    memory: list[str] = []
+    code: str = ""
+    message: str = ""
+    path: str | None = None
+    trace: str = ""
+
+
+ToWorker: TypeAlias = Begin | Do | Abort
+FromWorker: TypeAlias = Ready | Broken | Done
+
+_TO_WORKER: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
+_FROM_WORKER: Final[msgspec.json.Decoder[FromWorker]] = msgspec.json.Decoder(FromWorker)
+
+
+def to_line(message: Line) -> bytes:
+    """The message as a line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def to_worker(line: bytes) -> ToWorker:
+    """What the agent said."""
+    return _TO_WORKER.decode(line)
+
+
+def from_worker(line: bytes) -> FromWorker:
+    """What a worker said, which may be anything.
+
+    Raises:
+        msgspec.MsgspecError: it is none of this.
+    """
+    return _FROM_WORKER.decode(line)

@@ -1,0 +1,278 @@
+"""A site's agent: asks the server for work, passes it on to its part in each run, and says every 10 s that it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # known to its documentation alone
+
+from hansa.core.files import write_atomic
+from hansa.errors import HansaError, IdentityError, InputError, StorageError
+from hansa.runtime.authz.certificates import der
+from hansa.runtime.authz.policy import read_policy
+from hansa.runtime.client.outbox import Outbox
+from hansa.runtime.client.part import Item, Part
+from hansa.runtime.client.places import Places, Seen
+from hansa.runtime.client.site import Site
+from hansa.runtime.config import POLICY_FILE, Kit, load_kit, load_site
+from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
+from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.transport.blobs import download, size_of
+from hansa.runtime.transport.http import Connection, Credentials
+
+_LOG: Final = logging.getLogger("hansa.site")
+_MENDED: Final = frozenset({"refused"})  # the project does not work with the site at present: that may change
+
+
+def serve(
+    kit_folder: str | Path,
+    *,
+    stop: threading.Event | None = None,
+    environment: Mapping[str, str],
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve a site until `stop` is set; without one, until SIGTERM or SIGINT. `ready` is called when the server has let it in.
+
+    `environment` is the process's own: of it come the proxy (HTTPS_PROXY, NO_PROXY), and a part for the workers.
+
+    Raises:
+        InputError: not a site's kit, or not enrolled. ConfigError: site.toml is missing or wrong: closed. IdentityError: the server
+            does not let the site in, or is not the project's. StorageError: another agent works here; or the server was restored.
+    """
+    asyncio.run(_until(load_kit(kit_folder), stop, environment, ready))
+
+
+async def _until(kit: Kit, stop: threading.Event | None, environment: Mapping[str, str], ready: Callable[[str], None]) -> None:
+    """Serve until the stop; what ends the agent before is raised."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[Any] | None = None
+    if stop is None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+    else:
+        waiting = asyncio.ensure_future(asyncio.to_thread(stop.wait))
+        waiting.add_done_callback(lambda _: stopped.set())
+    serving = asyncio.create_task(attend(kit, environment=environment, ready=ready))
+    stopping = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+    finally:
+        for task in (serving, stopping):
+            task.cancel()
+        await asyncio.wait([serving, stopping])
+        if stop is not None and waiting is not None:
+            stop.set()
+            await waiting
+
+
+async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[str], None] = lambda _: None) -> None:
+    """Serve a site until the caller cancels. Raises as `serve` does."""
+    if kit.kind != "site" or not kit.enrolled:
+        hint = "use the kit of a site" if kit.kind != "site" else "enrol it first: hansa site enroll KIT"
+        raise InputError("this kit cannot serve a site", path=str(kit.folder), got=kit.kind, hint=hint)
+    config = load_site(kit)
+    places = Places(kit)
+    places.make()
+    credentials = credentials_of(kit)
+    proxy = proxy_for(kit.url, environment)
+    with contextlib.closing(Outbox(places.outbox)) as outbox:
+        async with Connection(credentials, proxy=proxy, passing=_MENDED) as connection:
+            roster = read_policy(kit.policy, kit.project_key)
+            site = Site(kit, kit.ca_certificate(), roster, places, outbox, connection, environment)
+            _LOG.info("site.starts site=%s server=%s sandbox=%s", kit.name, kit.url, config.sandbox)
+            await Agent(site, ready).serve()
+
+
+def credentials_of(kit: Kit) -> Credentials:
+    """Who the kit says that asks, and whom."""
+    return Credentials(
+        url=kit.url,
+        ca=kit.ca,
+        certificate=kit.certificate if kit.direct else None,
+        key_file=kit.key if kit.direct else None,
+        chain=der(*kit.chain()),
+        key=kit.private_key(),
+    )
+
+
+def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
+    """The proxy that the environment names for the address, if any."""
+    proxy = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
+    exempt = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
+    return None if not proxy or proxy_bypass_environment(urlsplit(url).hostname or "", {"no": exempt}) else proxy
+
+
+class Agent:
+    """Owns the parts in all runs, the poll and the heartbeat."""
+
+    def __init__(self, site: Site, ready: Callable[[str], None]) -> None:
+        self._site, self._ready = site, ready
+        self._group = asyncio.TaskGroup()
+        self._parts: dict[str, tuple[Part, asyncio.Task[None]]] = {}
+        self._greet = True
+        site.connection.on_back = self._came_back
+
+    async def serve(self) -> None:
+        """Work until the caller cancels, or the server does not let the site in any more."""
+        try:
+            async with self._group:
+                await self._hello()
+                self._ready(self._site.kit.url)
+                for ended in self._site.places.ended():
+                    self._finish(ended)
+                for kept in self._site.outbox.pending():
+                    self._part(kept.key.run)
+                self._group.create_task(self._poll())
+                self._group.create_task(self._beat())
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _hello(self) -> None:
+        """Greet the server, and look whether it is the one that we knew."""
+        self._greet = False
+        site, config = self._site, load_site(self._site.kit)
+        hello = Hello(
+            versions=list(VERSIONS),
+            software=f"hansa {version('hansa')}",
+            data=dict.fromkeys(config.data, ""),
+            environments=sorted(config.environments),
+            cores=config.resources.cores or os.cpu_count() or 1,
+            gpus=config.resources.gpus,
+            memory_bytes=config.resources.memory_mb << 20,
+        )
+        welcome = await site.connection.post("/v1/hello", hello, Welcome)
+        seen = site.places.seen
+        if welcome.epoch < seen.epoch:
+            raise _restored(seen.epoch, welcome.epoch)
+        if welcome.policy:
+            document = welcome.policy.encode()
+            site.roster = read_policy(document, site.kit.project_key, newer_than=site.roster)
+            write_atomic(site.kit.folder / POLICY_FILE, [document])
+        if seen.after:
+            work = await self._ask(seen.after, hold_s=0.0)
+            await self._take(work)
+        site.places.see(Seen(epoch=welcome.epoch, after=seen.after))
+        _LOG.info("site.ready site=%s project=%s epoch=%d", site.name, welcome.project, welcome.epoch)
+
+    async def _poll(self) -> None:
+        """Take on what is new, as soon as it is. After a silence all is listed again: nothing is done twice."""
+        after = 0
+        while True:
+            if self._greet:
+                await self._hello()
+                after = 0
+            work = await self._ask(after, hold_s=HOLD_S)
+            await self._take(work)
+            if work.after > after:
+                after = work.after
+                seen = self._site.places.seen
+                self._site.places.see(Seen(epoch=seen.epoch, after=max(after, seen.after)))
+
+    async def _ask(self, after: int, *, hold_s: float) -> Work:
+        params = {"after": str(after), "hold_s": f"{hold_s:g}"}
+        work = await self._site.connection.get("/v1/work", Work, params=params, hold_s=hold_s)
+        if work.after < after:
+            raise _restored(after, work.after)
+        return work
+
+    async def _take(self, work: Work) -> None:
+        items: list[Item] = [*work.offers, *work.assignments]
+        for item in items:
+            try:
+                part = self._part(item.run)
+            except HansaError as error:
+                _LOG.error("work.refused run=%r why=%r", item.run[:200], str(error))
+                continue
+            part.ask(item)
+        for ended in work.ended:
+            if ended.seq is None:
+                await asyncio.to_thread(self._site.places.remember_end, ended)  # it is said once
+                self._finish(ended)
+            elif ended.run in self._parts:
+                self._parts[ended.run][0].cancel(ended.seq)
+
+    def _part(self, run: str) -> Part:
+        """Our part in a run."""
+        if run not in self._parts:
+            part = Part(self._site, run)
+            self._parts[run] = (part, self._group.create_task(part.serve()))
+        return self._parts[run][0]
+
+    def _finish(self, ended: Ended) -> None:
+        self._group.create_task(self._end(ended))
+
+    async def _end(self, ended: Ended) -> None:
+        """End our part in a run: its worker first, then the models if the site wants them, then its files."""
+        places = self._site.places
+        if (own := self._parts.pop(ended.run, None)) is not None:
+            own[1].cancel()
+            await asyncio.wait([own[1]])
+        _LOG.info("run.ended run=%s why=%r", ended.run, ended.reason)
+        config = self._site.config()
+        if config is not None and config.policy.models:
+            try:
+                await self._fetch_models(ended)
+            except IdentityError:
+                raise
+            except HansaError as error:
+                _LOG.error("models.missing run=%s why=%r", ended.run, str(error))
+        self._site.outbox.forget_run(ended.run)
+        await asyncio.to_thread(places.leave, ended.run)
+
+    async def _fetch_models(self, ended: Ended) -> None:
+        for name, digest in ended.models.items():
+            target = self._site.places.model(ended.run, name)
+            if target.exists():
+                continue
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            size = await size_of(self._site.connection, digest)
+            with contextlib.closing(FileBlobs(self._site.places.room(ended.run).blobs)) as blobs:
+                await download(self._site.connection, digest, size, partial(blobs.upload, digest, size))
+                blobs.path(digest).replace(target)
+            _LOG.info("model.kept run=%s model=%s path=%s", ended.run, name, target)
+
+    async def _beat(self) -> None:
+        """Say that we are there, and what we work on."""
+        while True:
+            busy = [progress for part, _ in self._parts.values() for progress in part.busy()]
+            await self._site.connection.tell("/v1/beats", Beat(busy=busy))
+            await asyncio.sleep(BEAT_S)
+
+    def _came_back(self) -> None:
+        self._greet = True
+
+
+def _restored(ours: int, theirs: int) -> StorageError:
+    """The server has forgotten what it had acknowledged: to go on could count a result twice, or lose one."""
+    hint = (
+        "its data were restored from an older copy. Ask its administrator: bring the newest copy back; or, if what came after is "
+        "to be given up, abort the runs that were alive and remove the folder `state` of this kit"
+    )
+    return StorageError("the server knows less than it did", got=f"up to {theirs}", expected=f"at least {ours}", hint=hint)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the agent: of several, one that says why."""
+    errors = list(_flat(group))
+    return next((error for error in errors if isinstance(error, HansaError)), errors[0])
+
+
+def _flat(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _flat(each)
+    else:
+        yield error

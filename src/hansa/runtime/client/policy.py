@@ -1,0 +1,106 @@
+"""Whether a site takes part in a run: its own policy, looked at for each offer and each task. The site has the last word."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Final, Literal
+
+import msgspec
+
+from hansa.core.bundle import Manifest
+from hansa.runtime.config import SitePolicy
+
+_DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a site is asked to take part in. The author's name and organisation are those of a checked signature.
+
+    population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has.
+    """
+
+    author: str
+    org: str
+    project: str
+    manifest: Manifest
+    population: int | None = None
+    here: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the site says. A refusal has a stable `code` and a `reason` for the author; a wait ends after `wait_s` seconds."""
+
+    verdict: Literal["accept", "refuse", "wait"]
+    code: str = ""
+    reason: str = ""
+    wait_s: float = 0.0
+
+
+def decide(policy: SitePolicy | None, asked: Asked, now: datetime) -> Decision:
+    """What a site with that policy says at the local time `now`. Without a policy it says no.
+
+    >>> manifest = Manifest(reference="job.py:job", job="j", job_hash="", data="heart", plan="", plan_hash="")
+    >>> asked = Asked(author="ada", org="Uni", project="hearts", manifest=manifest, here=["heart"])
+    >>> decide(SitePolicy(authors=("ada",), code="any"), asked, datetime(2024, 1, 1)).verdict
+    'accept'
+    >>> decide(SitePolicy(authors=("bob",), code="any"), asked, datetime(2024, 1, 1)).reason
+    'this site runs no jobs of ada (Uni)'
+    """
+    if policy is None:
+        return _no("closed", "this site has no policy, so it runs nothing")
+    code = code_hash(asked.manifest)
+    who = f"{asked.author} ({asked.org})"
+    if policy.authors != "any" and asked.author not in policy.authors and policy.orgs != "any" and asked.org not in policy.orgs:
+        return _no("author", f"this site runs no jobs of {who}")
+    if policy.projects != "any" and asked.project not in policy.projects:
+        return _no("project", f"this site runs no jobs of project {asked.project}")
+    known = policy.code != "any" and code in policy.code
+    if policy.code != "any" and not known:
+        return _no("code", f"this site has not approved the code with the hash {code}")
+    if policy.approval == "by_hand" and not known:
+        return _no("approval", f"a person at this site approves code by its hash, in `code` of its policy; this one has {code}")
+    if asked.population is not None and asked.population < policy.min_cohort:
+        return _no("min_cohort", f"this site takes part with at least {policy.min_cohort} sites; this run has {asked.population}")
+    lack = _lack(asked)
+    return lack or _opening(policy, now)
+
+
+def code_hash(manifest: Manifest) -> str:
+    """The SHA-256 that a site's policy knows a job's code by: of what is started, and of each file."""
+    content = {"reference": manifest.reference, "files": manifest.files}
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+
+def _lack(asked: Asked) -> Decision | None:
+    """What the job needs and the site does not have."""
+    label = asked.manifest.data
+    if label not in asked.here:
+        return _no("data", f"this site has no data with the label {label!r}")
+    for name in asked.manifest.requires:
+        if not _DISTRIBUTION.fullmatch(name):
+            return _no("requires", f"not the name of a distribution: {name[:80]!r}")
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            return _no("requires", f"this site has no {name} installed, which the job requires")
+    return None
+
+
+def _opening(policy: SitePolicy, now: datetime) -> Decision:
+    minute = now.hour * 60 + now.minute
+    if policy.open_at(minute):
+        return Decision("accept")
+    wait = next(ahead for ahead in range(1, 24 * 60 + 1) if policy.open_at((minute + ahead) % (24 * 60)))
+    opens = (now + timedelta(minutes=wait)).replace(second=0, microsecond=0)
+    return Decision("wait", "hours", f"this site works from {opens:%H:%M}", (opens - now).total_seconds())
+
+
+def _no(code: str, reason: str) -> Decision:
+    return Decision("refuse", code, reason)

@@ -1,0 +1,62 @@
+"""What the parts of an agent share: the kit, the connection, the stores, and the site's settings as they are now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+
+from hansa.core.bundle import Manifest
+from hansa.errors import ConfigError, HansaError
+from hansa.runtime.authz.author import check_author
+from hansa.runtime.authz.policy import Policy
+from hansa.runtime.client.outbox import Outbox
+from hansa.runtime.client.places import Places
+from hansa.runtime.client.policy import Asked, Decision, decide
+from hansa.runtime.config import Kit, SiteConfig, load_site
+from hansa.runtime.transport.http import Connection
+
+
+@dataclass
+class Site:
+    """A site at work. `roster` is the newest policy document of the project that it has."""
+
+    kit: Kit
+    ca: x509.Certificate
+    roster: Policy
+    places: Places
+    outbox: Outbox
+    connection: Connection
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.kit.name
+
+    def config(self) -> SiteConfig | None:
+        """site.toml as it is now; None if it is missing or malformed: then the site does nothing."""
+        try:
+            return load_site(self.kit)
+        except ConfigError:
+            return None
+
+    def decide(self, manifest: Manifest, *, population: int | None = None) -> Decision:
+        """Whether the site takes part in the job now. The author's signature is checked here, whatever the server says."""
+        config = self.config()
+        try:
+            author = check_author(manifest, ca=self.ca, policy=self.roster, now=time.time())
+        except HansaError as error:
+            return Decision("refuse", error.code, error.message)
+        asked = Asked(
+            author=author.name,
+            org=author.org,
+            project=self.kit.project,
+            manifest=manifest,
+            population=population,
+            here=() if config is None else tuple(config.data),
+        )
+        return decide(None if config is None else config.policy, asked, datetime.now())  # a policy's hours are local

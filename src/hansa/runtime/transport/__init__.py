@@ -1,0 +1,1 @@
+"""How messages and blobs move over HTTPS."""

@@ -1,0 +1,230 @@
+"""A connection to the server: every request carries a token and a proof, and is repeated while the way is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hansa.errors import HansaError, InputError
+from hansa.runtime.protocol.messages import JSON_LIMIT, Message, Token, decode, encode
+from hansa.runtime.protocol.session import proof
+from hansa.runtime.transport.faults import LostError, explain, probe, refusal
+
+CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
+QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for again
+RENEW_S: Final = 30.0  # before a token ends
+SKEW_S: Final = 30.0  # beyond which a clock is told of; at 60 s the server refuses
+_FIRST_S, _LONGEST_S = 0.1, 5.0  # pauses before a request is repeated
+_LOG: Final = logging.getLogger("hansa.transport")
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """Where the server is, who it must be, and who asks.
+
+    `ca` is the project's CA. `certificate` and `key_file` are shown in the handshake (None: a proxy ends TLS); `chain` (DER, leaf
+    first) is what a token is asked for with.
+    """
+
+    url: str
+    ca: Path
+    certificate: Path | None
+    key_file: Path | None = field(repr=False)
+    chain: Sequence[bytes] = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+class Connection:
+    """Requests to the server, in one asyncio loop. `proxy` is an address of an HTTP proxy that allows CONNECT.
+
+    retry: whether a lost connection is tried again, with growing pauses, until the caller cancels; without it, it is an error.
+    passing: codes of refusals that may pass, and are treated so, too.
+    on_back: called when the server answers again after it was lost, or has been started anew.
+
+    Raises:
+        IdentityError: the kit's certificate or CA cannot be used.
+    """
+
+    def __init__(
+        self, credentials: Credentials, *, proxy: str | None = None, retry: bool = True, passing: frozenset[str] = frozenset()
+    ) -> None:
+        self._who, self._retry, self._proxy, self._passing = credentials, retry, proxy, passing
+        self._context = _context(credentials)
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
+        timeout = httpx.Timeout(QUIET_S, connect=CONNECT_S)
+        self._http = httpx.AsyncClient(verify=self._context, trust_env=False, proxy=proxy, limits=limits, timeout=timeout)
+        self._token, self._ends = "", 0.0
+        self._getting = asyncio.Lock()
+        self._answered = False  # whether this server has ever let us in
+        self.skew_s = 0.0  # how far the server's clock is ahead of ours
+        self.on_back: Callable[[], None] = lambda: None
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def post(self, path: str, message: Message, kind: type[M]) -> M:
+        """The server's answer to a message.
+
+        Raises:
+            InputError, RefusedError, IdentityError: the server's refusal. UnreachableError: without `retry` only.
+        """
+        return _read(await self.request("POST", path, content=encode(message)), kind)
+
+    async def tell(self, path: str, message: Message) -> None:
+        """Send a message that has no answer."""
+        await self.request("POST", path, content=encode(message))
+
+    async def get(self, path: str, kind: type[M], *, params: Mapping[str, str] | None = None, hold_s: float = 0.0) -> M:
+        """The server's answer; `hold_s` is for how long the server may hold it."""
+        return _read(await self.request("GET", path, params=params, quiet_s=QUIET_S + hold_s), kind)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        quiet_s: float = QUIET_S,
+    ) -> httpx.Response:
+        """The answer to a request, which is repeated while the way is gone."""
+
+        async def once(own: Mapping[str, str]) -> httpx.Response:
+            timeout = httpx.Timeout(quiet_s, connect=CONNECT_S)
+            all_headers = {**own, **(headers or {})}
+            url = self._who.url + path
+            answer = await self._http.request(method, url, content=content, headers=all_headers, params=params, timeout=timeout)
+            if answer.status_code >= 400:
+                raise refusal(answer)
+            return answer
+
+        return await self.persist(lambda: self.proven(method, path, once), what=f"{method} {path}")
+
+    async def proven(self, method: str, path: str, once: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
+        """What one request gives, sent with a token and a proof. A token that the server does not take is renewed once."""
+        for last in (False, True):
+            token = await self._valid_token()
+            own = proof(self._who.key, method=method, url=self._who.url + path, now=time.time(), token=token)
+            try:
+                answer = await self._guarded(once({"Authorization": f"DPoP {token}", "DPoP": own}))
+            except HansaError as error:
+                if last or error.code not in _STALE:
+                    raise
+                if self._token == token:
+                    self._token = ""
+                continue
+            self._answered = True
+            return answer
+        raise AssertionError  # the loop's last turn returns or raises
+
+    async def persist(self, attempt: Callable[[], Awaitable[T]], *, what: str) -> T:
+        """What the attempt gives, made again while the way is gone or the server cannot serve."""
+        pause_s, lost = _FIRST_S, False
+        while True:
+            try:
+                answer = await attempt()
+            except HansaError as error:
+                if not self._retry or not (isinstance(error, LostError) or error.code in self._passing):
+                    raise
+                if not lost:
+                    _LOG.warning("server.lost code=%s what=%r why=%r", error.code, what, str(error))
+                lost = True
+            else:
+                if lost:
+                    _LOG.info("server.back what=%r", what)
+                    self.on_back()
+                return answer
+            await asyncio.sleep(pause_s * (0.5 + secrets.randbelow(1_000) / 2_000))  # spread, for a thousand sites at once
+            pause_s = min(2 * pause_s, _LONGEST_S)
+
+    async def stream(self, method: str, path: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> None:
+        """Give `take` the answer's bytes as they come; one attempt."""
+
+        async def once(own: Mapping[str, str]) -> None:
+            async with self._http.stream(method, self._who.url + path, headers={**own, **headers}) as answer:
+                if answer.status_code >= 400:
+                    await answer.aread()
+                    raise refusal(answer)
+                async for chunk in answer.aiter_raw():
+                    take(chunk)
+
+        await self.proven(method, path, once)
+
+    async def _guarded(self, sending: Awaitable[T]) -> T:
+        """What the request gives, with the way's faults told apart."""
+        try:
+            return await sending
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            told = explain(error, self._who.url)
+            if told.code == "lost" and not self._answered and self._proxy is None:
+                seen = await asyncio.to_thread(probe, self._who.url, self._context, timeout_s=CONNECT_S / 2)
+                told = seen or told
+            raise told from error
+
+    async def _valid_token(self) -> str:
+        async with self._getting:
+            if not self._token or time.monotonic() > self._ends:
+                renewed = self._answered and not self._token
+                await self._guarded(self._fetch_token())
+                if renewed:  # a token that was good is not: the server has been started anew
+                    self.on_back()
+            return self._token
+
+    async def _fetch_token(self) -> None:
+        path = f"{self._who.url}/v1/token"
+        asked = time.time()
+        own = proof(self._who.key, method="POST", url=path, now=asked, chain=self._who.chain)
+        answer = await self._http.post(path, headers={"DPoP": own})
+        if answer.status_code != 200:
+            raise refusal(answer)
+        token = _read(answer, Token)
+        self.skew_s = token.server_time - (asked + time.time()) / 2
+        if abs(self.skew_s) > SKEW_S:
+            _LOG.warning("clock.skew seconds=%.0f hint='set both clocks by NTP: at 60 s the server refuses'", self.skew_s)
+        self._token, self._ends = token.token, time.monotonic() + max(0.0, token.expires_in - RENEW_S)
+
+
+# What a server says of a token that it has forgotten or that has ended. Anything else is said for good.
+_STALE: Final = frozenset({"no_token", "token_expired", "bad_signature"})
+
+
+def _context(who: Credentials) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(who.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if who.certificate is not None:
+            context.load_cert_chain(who.certificate, who.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"the kit's certificates cannot be used: {error}", path=str(who.ca.parent), hint="unpack the kit anew"
+        ) from error
+    return context
+
+
+def _read(answer: httpx.Response, kind: type[M]) -> M:
+    if len(answer.content) > 4 * JSON_LIMIT:
+        raise LostError("malformed", "the server's answer is too long", got=f"{len(answer.content):,} bytes")
+    try:
+        message: M = decode(answer.content, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LostError("malformed", f"the server's answer cannot be read: {error}", hint="is a proxy in between?") from error
+    return message

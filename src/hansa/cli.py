@@ -5,8 +5,10 @@ A distribution adds a command by declaring it in the group `hansa.commands`: a p
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -109,23 +111,69 @@ def hansa(
     """Federated learning: the work travels to the data, only results come back."""
 
 
+@contextlib.contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """While it lasts, what a user's code, a library or a worker prints goes to stderr: stdout is kept for one JSON object."""
+    if not wanted:
+        yield
+        return
+    import os
+
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # somebody closed it: nothing can be printed there
+        kept = None
+    try:
+        if kept is not None:
+            os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; its exit code, as CONTRACTS lists them. An error of ours is one message on stderr."""
+    """Run one command line; its exit code, as CONTRACTS lists them. An error of ours is one message on stderr.
+
+    With `--json` it is one object on stdout as well.
+    """
     from hansa.errors import HansaError
 
     given = sys.argv[1:] if argv is None else argv
     args = [arg for arg in given if arg != "--debug"]  # before or after the sub-command
+    as_json = "--json" in args
     try:
-        _named("hansa", app).main(args, prog_name="hansa")
+        code = _named("hansa", app).main(args, prog_name="hansa", standalone_mode=not as_json)
+        done = code if isinstance(code, int) else 0
     except HansaError as error:
         _report(error, debug=args != given)
+        if as_json:
+            _report_json(error)
         return error.exit_code
     except KeyboardInterrupt:
+        done = 130
+    except SystemExit as end:
+        done = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except _CLICK as usage:  # raised where --json asked Typer to leave it to us
+        usage.show()
+        _print_json({"status": "failed", "code": "usage", "message": usage.format_message(), "exit_code": usage.exit_code})
+        return int(usage.exit_code)
+    except Exception as error:
+        if as_json:  # nobody's error is swallowed, but who reads JSON is told
+            _print_json({"status": "failed", "code": "failed", "message": f"{type(error).__name__}: {error}", "exit_code": 1})
+        raise
+    if done == 130:
         typer.echo("interrupted", err=True)
-        return 130
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    return 0
+        if as_json:
+            _print_json({"status": "interrupted", "code": "interrupted", "message": "interrupted", "exit_code": 130})
+    return done
+
+
+# Typer has a Click of its own and exports of its errors only this one's descendants.
+_CLICK: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _report(error: HansaError, *, debug: bool) -> None:
@@ -138,6 +186,29 @@ def _report(error: HansaError, *, debug: bool) -> None:
     if isinstance(error, ClientError) and error.trace:
         typer.echo(error.trace.rstrip(), err=True)
     typer.echo(f"error: {error}", err=True)
+
+
+def _report_json(error: HansaError) -> None:
+    status = {3: "refused", 130: "interrupted"}.get(error.exit_code, "failed")
+    where = {name: getattr(error, name) for name in ("job", "run", "round", "site", "task", "expected", "got")}
+    known = {name: value if isinstance(value, int) else str(value) for name, value in where.items() if value is not None}
+    _print_json(
+        {
+            "status": status,
+            "code": error.code,
+            "message": error.message or str(error),
+            "path": error.path,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+            **known,
+        }
+    )
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps({"path": None, "hint": None, **content}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
+import json
+import os
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import typer
@@ -136,6 +139,70 @@ def test_a_site_s_own_traceback_is_shown(commands: dict[str, object], capsys: py
 def test_ctrl_c_is_130(commands: dict[str, object]) -> None:
     commands["fail"] = fail_with(KeyboardInterrupt())
     assert cli.main(["fail"]) == 130
+
+
+def test_ctrl_c_says_so_in_one_line(commands: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    commands["fail"] = fail_with(KeyboardInterrupt())
+    assert cli.main(["fail"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+Json = Annotated[bool, typer.Option("--json")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            DataError("no rows", path="a.csv", hint="add some", got=0, site="north"),
+            {"status": "failed", "code": "data", "path": "a.csv", "hint": "add some", "exit_code": 2, "got": 0, "site": "north"},
+        ),
+        (RefusedError("no"), {"status": "refused", "code": "refused", "exit_code": 3, "message": "no", "path": None}),
+        (Interrupted("stop", run="runs/a"), {"status": "interrupted", "code": "interrupted", "exit_code": 130, "run": "runs/a"}),
+        (KeyboardInterrupt(), {"status": "interrupted", "exit_code": 130}),
+    ],
+)
+def test_with_json_an_error_is_one_object_on_stdout_as_well(
+    commands: dict[str, object], capsys: pytest.CaptureFixture[str], error: BaseException, told: dict[str, object]
+) -> None:
+    def fail(as_json: Json = False) -> None:
+        raise error
+
+    commands["fail"] = fail
+    assert cli.main(["fail", "--json"]) == told["exit_code"]
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert {key: found[key] for key in told} == told
+    assert found.keys() >= {"status", "code", "message", "path", "hint", "exit_code"}
+    assert err.count("\n") == 1
+
+
+def test_with_json_wrong_usage_is_one_object_too(commands: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["greet", "--colour", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["code"], json.loads(out)["exit_code"]) == ("usage", 2)
+    assert "--colour" in json.loads(out)["message"]
+    assert "No such option" in err
+
+
+def test_with_json_what_nobody_foresaw_is_told_and_raised(commands: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(as_json: Json = False) -> None:
+        raise ZeroDivisionError("by zero")
+
+    commands["fail"] = fail
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fail", "--json"])
+    assert json.loads(capsys.readouterr().out)["message"] == "ZeroDivisionError: by zero"
+
+
+def test_what_is_printed_quietly_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with cli.quiet():
+        typer.echo("python")
+        os.write(1, b"library\n")
+        subprocess.run(["echo", "child"], check=True)
+    with cli.quiet(False):
+        typer.echo("asked for")
+    assert capfd.readouterr() == ("asked for\n", "python\nlibrary\nchild\n")
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,11 +33,13 @@ def inspect(
     """Rows, label skew and quantity skew of each site, as a table and a picture."""
     import os
 
+    from hansa.cli import quiet
     from hansa.config.loading import load
     from hansa.data.federated import describe
 
-    loaded = load(job, overrides=overrides or [], data=data, environment=os.environ.get("HANSA_DATA"))
-    summary = describe(loaded.data[loaded.job.data])
+    with quiet(as_json):
+        loaded = load(job, overrides=overrides or [], data=data, environment=os.environ.get("HANSA_DATA"))
+        summary = describe(loaded.data[loaded.job.data])
     picture = _draw(summary, out, default=Path(f"{loaded.job.name}-data.png"))
     if as_json:
         _print_json(summary, picture)

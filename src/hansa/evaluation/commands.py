@@ -31,13 +31,15 @@ def predict(
     """
     import numpy as np
 
+    from hansa.cli import quiet
     from hansa.core.files import write_atomic
     from hansa.record.folder import RunFolder
 
     folder = RunFolder.find(run, root=root)
-    model = folder.load_model(best=best)
-    x = _rows(data, drop=drop or [])
-    scores = np.asarray(_score(_learner(folder.info), model, x, data))
+    info, model = folder.info, folder.load_model(best=best)
+    x = _rows(data, drop=drop or [], features=info.settings.get("features", []))
+    with quiet(as_json):
+        scores = np.asarray(_score(_learner(info), model, x, data))
     head, table = _columns(scores)
     lines = [",".join(["row", *head]), *(",".join([str(n), *map(repr, row)]) for n, row in enumerate(table))]
     write_atomic(out, [("\n".join(lines) + "\n").encode()])
@@ -62,25 +64,28 @@ def _learner(info: RunInfo) -> Learner:
     """
     from typing import cast
 
-    from hansa.config.loading import load
+    from hansa.config.loading import load_job
     from hansa.errors import InputError
 
     reference = info.reference
     if reference is None:
         hint = "load model.safetensors with hansa.core.codec.load_tree and call your learner's predict"
         raise InputError("the run does not say how its job is loaded: it was started from Python", run=info.id, hint=hint)
-    job = load(reference.path, overrides=reference.overrides, data=reference.folder).job
+    shape = info.settings.get("shape")
+    job = load_job(reference.path, overrides=reference.overrides, data=reference.folder, shape=shape)
     learner = getattr(job.workflow, "learner", None)
     if learner is None:
         raise InputError("the run's job has no learner to predict with", run=info.id, path=reference.path)
     return cast("Learner", learner)
 
 
-def _rows(path: Path, *, drop: list[str]) -> Array:
+def _rows(path: Path, *, drop: list[str], features: list[str]) -> Array:
     """x of an npz file; the columns of a CSV file, but the dropped ones, as float32 with nan for an empty cell.
 
+    Where the run knows the names of its features, the columns are put in their order, whatever the file's is.
+
     Raises:
-        DataError: the file is missing, of another kind, or not what it should be.
+        DataError: the file is missing, of another kind, without rows, or not what it should be.
     """
     from hansa.data.formats import read_npz
     from hansa.errors import DataError
@@ -90,13 +95,17 @@ def _rows(path: Path, *, drop: list[str]) -> Array:
     if path.suffix == ".npz":
         if drop:
             raise DataError("only columns of a CSV file can be dropped", path=str(path), got=", ".join(drop))
-        return read_npz(path, "x")[0]
-    if path.suffix == ".csv":
-        return _csv(path, drop)
-    raise DataError("rows are read from .npz or .csv", path=str(path), got=path.suffix or "no extension")
+        x = read_npz(path, "x")[0]
+    elif path.suffix == ".csv":
+        x = _csv(path, drop, features)
+    else:
+        raise DataError("rows are read from .npz or .csv", path=str(path), got=path.suffix or "no extension")
+    if not x.ndim or not len(x):
+        raise DataError("there are no rows to predict", path=str(path))
+    return x
 
 
-def _csv(path: Path, drop: list[str]) -> Array:
+def _csv(path: Path, drop: list[str], features: list[str]) -> Array:
     import csv
     import io
 
@@ -113,14 +122,38 @@ def _csv(path: Path, drop: list[str]) -> Array:
     for name in drop:
         if name not in header:
             raise DataError("no such column", path=str(path), got=name, hint=nearest(name, header))
-    kept = [k for k, name in enumerate(header) if name not in drop]
-    x = np.empty((max(0, len(lines) - 1), len(kept)), np.float32)
+    kept = _in_order([name for name in header if name not in drop], features, path)
+    places = [header.index(name) for name in kept] if features else [k for k, name in enumerate(header) if name not in drop]
+    x = np.empty((max(0, len(lines) - 1), len(places)), np.float32)
     for n, line in enumerate(lines[1:]):
         if len(line) != len(header):
             raise DataError("a line does not fit the header", path=f"{path}: row {n}", expected=len(header), got=len(line))
-        for column, k in enumerate(kept):
+        for column, k in enumerate(places):
             x[n, column] = _cell(line[k].strip(), f"{path}: row {n}, {header[k]}")
     return x
+
+
+def _in_order(names: list[str], features: list[str], path: Path) -> list[str]:
+    """The columns in the order in which the model takes them.
+
+    Raises:
+        DataError: one is missing, unknown, or there twice; names it.
+    """
+    from hansa.core.registry import nearest
+    from hansa.errors import DataError
+
+    if not features:
+        return names
+    if missing := [name for name in features if name not in names]:
+        near = nearest(missing[0], names) if names else None
+        raise DataError("the file lacks columns that the model was trained on", path=str(path), got=", ".join(missing), hint=near)
+    if unknown := [name for name in dict.fromkeys(names) if name not in features]:
+        hint = "leave it out with --drop " + " --drop ".join(unknown)
+        raise DataError("the model was not trained on these columns", path=str(path), got=", ".join(unknown), hint=hint)
+    if len(names) > len(features):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError("a column is there twice", path=str(path), got=twice)
+    return features
 
 
 def _cell(text: str, path: str) -> float:

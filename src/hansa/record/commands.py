@@ -25,19 +25,22 @@ def list_(*, root: Root = Path("runs"), as_json: Json = False) -> None:
     from hansa.record.folder import RunFolder
     from hansa.record.info import RunInfo
 
-    found: list[tuple[Path, RunInfo, dict[str, float]]] = []
+    found: list[tuple[RunFolder, RunInfo, str, int, dict[str, float]]] = []
     broken: list[str] = []
     for path in sorted(root.iterdir() if root.is_dir() else (), reverse=True):
         if (path / "run.json").is_file():
             _list_one(RunFolder(path), found, broken)
     found.sort(key=lambda item: item[1].started, reverse=True)
     if as_json:
-        runs = [_brief(path, info) | {"metrics": metrics} for path, info, metrics in found]
+        runs = [
+            _brief(folder.path, info) | {"state": state, "rounds_done": done, "metrics": metrics}
+            for folder, info, state, done, metrics in found
+        ]
         _print_json({"runs": runs, "unreadable": broken})
     elif found:
         rows = [
-            [path.name, info.job, info.state, str(info.rounds), f"{info.sites:,}", _metrics(metrics)]
-            for path, info, metrics in found
+            [folder.path.name, info.job, state, f"{done}/{info.rounds}", f"{info.sites:,}", _metrics(metrics)]
+            for folder, info, state, done, metrics in found
         ]
         _table(["run", "job", "state", "rounds", "sites", "last metrics"], rows)
     else:
@@ -59,10 +62,10 @@ def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         import msgspec
 
-        content = {"path": str(folder.path), "info": msgspec.to_builtins(info), "rounds_done": len(records)}
+        content = {"path": str(folder.path), "state": folder.state, "info": msgspec.to_builtins(info), "rounds_done": len(records)}
         _print_json(content | {"metrics": _extremes(drawn), "refused": refused, "lost": lost})
         return
-    facts = {"run": str(folder.path), "job": info.job, "state": info.state, "rounds": f"{len(records)} of {info.rounds}"}
+    facts = {"run": str(folder.path), "job": info.job, "state": folder.state, "rounds": f"{len(records)} of {info.rounds}"}
     facts |= {"sites": f"{info.sites:,}", "seed": str(info.seed), "engine": f"{info.engine}, {info.workers} worker(s)"}
     facts |= {"started": info.started, "finished": info.finished or "", "error": info.error or "", "plan hash": info.plan_hash[:16]}
     for name, value in facts.items():
@@ -115,8 +118,11 @@ def plot(
 ) -> None:
     """Curves as a PNG: one run with its sites, or several runs' global models in one figure."""
     from hansa.core.files import write_atomic
+    from hansa.errors import InputError
     from hansa.record.plot import render
 
+    if out.suffix.lower() != ".png":
+        raise InputError("curves are drawn as PNG", path=str(out), hint=f"give --out {out.with_suffix('.png')}")
     folders = [_open(run, root) for run in runs]
     image = render([(name, folder.rounds()) for name, folder in zip(_labels(folders), folders, strict=True)])
     write_atomic(out, [image])
@@ -129,6 +135,7 @@ def plot(
 @app.command("verify", epilog="Example: hansa runs verify runs/20250304T100000Z-digits-3f2a")
 def verify(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     """Recompute the server's side from the stored updates and compare hashes; exit code 1 if one differs."""
+    from hansa.cli import quiet
     from hansa.config.loading import load
     from hansa.errors import InputError
     from hansa.simulation import verify as server
@@ -138,8 +145,9 @@ def verify(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> Non
     if again is None:
         hint = "hansa.simulation.verify.verify takes the job"
         raise InputError("the run was started from Python and does not say how to load its job", run=folder.id, hint=hint)
-    loaded = load(again.path, overrides=again.overrides, data=again.folder)
-    report = server.verify(folder, loaded.job, loaded.data[loaded.job.data].sites)
+    with quiet(as_json):
+        loaded = load(again.path, overrides=again.overrides, data=again.folder, init=again.init)
+        report = server.verify(folder, loaded.job, loaded.data[loaded.job.data].sites)
     rounds = [{"round": n, "expected": expected, "got": got, "ok": expected == got} for n, expected, got in report.rounds]
     if as_json:
         _print_json({"path": str(folder.path), "ok": report.ok, "rounds": rounds})
@@ -162,7 +170,8 @@ def _list_one(folder: RunFolder, found: list[Any], broken: list[str]) -> None:
 
     try:
         records = folder.rounds()
-        found.append((folder.path, folder.info, next((r["global"] for r in reversed(records) if r.get("global")), {})))
+        metrics: dict[str, float] = next((r["global"] for r in reversed(records) if r.get("global")), {})
+        found.append((folder, folder.info, folder.state, len(records), metrics))
     except HansaError as error:  # one run of a newer version must not hide the others
         broken.append(str(error))
 

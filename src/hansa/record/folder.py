@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,10 +17,11 @@ from hansa.core.files import storage_error, write_atomic
 from hansa.core.registry import nearest
 from hansa.core.task import Shareable
 from hansa.core.trees import Tree
-from hansa.errors import InputError, MissingExtraError, StorageError
+from hansa.errors import InputError, MissingExtraError, SpecError, StorageError
 from hansa.record import checkpoints, info
 from hansa.record.checkpoints import Checkpoint
 from hansa.record.info import RunInfo, State
+from hansa.record.lock import is_free
 
 _UPDATE = re.compile(r"(?P<task>.+)-(?P<slot>\d+)\.safetensors")
 
@@ -90,6 +91,12 @@ class RunFolder:
     def info(self) -> RunInfo:
         """What run.json says now."""
         return info.read(self.path / "run.json")
+
+    @property
+    def state(self) -> State | Literal["interrupted"]:
+        """The run's state; `interrupted` where run.json says `running` and the process that wrote it is gone."""
+        told = self.info.state
+        return "interrupted" if told == "running" and is_free(self.path) else told
 
     def write_info(self, content: RunInfo) -> None:
         """Write run.json, atomically."""
@@ -181,7 +188,7 @@ class RunFolder:
         """The kept updates of one round and task, by slot, in slot order; empty if none were kept.
 
         Raises:
-            SpecError: one is not what was written. StorageError: one cannot be read.
+            StorageError: one cannot be read, or is not what was written; names the file.
         """
         folder, found = self.path / "updates" / f"round-{number}", {}
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -191,6 +198,8 @@ class RunFolder:
                     found[int(match["slot"])] = codec.decode(path.read_bytes())
                 except OSError as error:
                     raise storage_error(error, path) from error
+                except SpecError as error:
+                    raise StorageError(f"a kept update is damaged: {error.message}", path=str(path)) from error
         return dict(sorted(found.items()))
 
     def save_digest(self, number: int, digest: str) -> None:
@@ -207,6 +216,7 @@ class RunFolder:
     ) -> list[str]:
         """Write run.json with the final state, report.html and curves.png; the notes say what could not be drawn.
 
+        A paused run goes on, and who pressed Ctrl-C waits: it gets no curves.png, which takes seconds.
         run.json comes first: whatever happens to the pictures, the run's end is on record.
         """
         from hansa.record import plot, report
@@ -221,6 +231,8 @@ class RunFolder:
         self.write_info(content)
         records = self.rounds()
         write_atomic(self.path / "report.html", [report.render(content, records).encode()])
+        if state == "paused":
+            return []
         try:
             write_atomic(self.path / "curves.png", [plot.render([(content.job, records)])])
         except MissingExtraError as missing:

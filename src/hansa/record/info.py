@@ -20,7 +20,8 @@ Metrics: TypeAlias = dict[str, float | None]
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the job is loaded again: a job file or "file.py:name", with its overrides and the folder of larger data.
 
-    `init` is the model it started from, `dropout` the faults it was simulated with.
+    `init` is the model it started from, `dropout` the faults it was simulated with; the others are the simulation's settings, which
+    a resumed run keeps.
     """
 
     path: str
@@ -28,6 +29,9 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     folder: str | None = None
     init: str | None = None
     dropout: float = 0.0
+    keep_updates: bool = False
+    deterministic: bool = True
+    checkpoint_every: int = 1
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,8 @@ def render(runs: Sequence[Run]) -> bytes:
         MissingExtraError: matplotlib is not installed.
     """
     try:
+        import matplotlib  # noqa: F401  asked first: its parts may be imported already where it is kept out
+
         # the Figure alone: pyplot would choose a backend and keep global state
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

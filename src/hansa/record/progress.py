@@ -115,10 +115,20 @@ class Progress:
 
     def _answers(self, record: Mapping[str, Any]) -> str:
         refused, lost = len(record.get("refused", ())), len(record.get("lost", ()))
-        parts = [f"{self.sites} sites"] if self.sites else []
+        parts = [_of(_trained(record), self.sites)] if self.sites else []
         parts += [f"{refused} refused"] if refused else []
         parts += [f"{lost} lost"] if lost else []
         return ", ".join(parts)
+
+
+def _trained(record: Mapping[str, Any]) -> int:
+    """How many sites trained in the round: those with metrics of training, where any has them."""
+    sites = record.get("sites", {})
+    return sum(any(name.startswith("train_") for name in values) for values in sites.values()) or len(sites)
+
+
+def _of(answered: int, sites: int) -> str:
+    return f"{sites} sites" if answered in (0, sites) else f"{answered} of {sites} sites"
 
 
 def _numbers(record: Mapping[str, Any], *, most: int = 4) -> str:

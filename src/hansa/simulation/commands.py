@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,27 +44,31 @@ def run(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each site alone and all rows pooled; compare.")
     ] = False,
-    dropout: Annotated[float, typer.Option("--dropout", min=0, max=1, help="Probability that a simulated site drops out.")] = 0.0,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", min=0, max=1, help="Probability that a simulated site drops out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
 ) -> None:
     """Run a job on simulated sites and write a run folder.
 
     Example: hansa run job.toml --set algorithm.rounds=5 --workers 2 --out runs/first
     """
+    from hansa.cli import quiet
     from hansa.errors import InputError
 
     if (job is None) == (resume is None):
         raise InputError("name a job, or a run to resume", hint="hansa run job.toml, or hansa run --resume runs/NAME")
     chosen = None if engine is None else engine.value
-    if resume is not None:
-        if any(given is not None for given in (seed, overrides, init, out, data)) or baselines:
-            raise InputError("a resumed run keeps its job, seed and folder", hint="leave out all but --engine and --workers")
-        result = _resume(resume, chosen, workers)
-    else:
-        loaded = _load(str(job), overrides or [], data)
-        how = _settings(chosen, workers, keep_updates=keep_updates)
-        result = _start(loaded, how, seed=seed, init=init, out=out, dropout=dropout, baselines=baselines)
-    _tell(result, as_json=as_json)
+    with quiet(as_json):
+        if resume is not None:
+            given = {"seed": seed, "set": overrides, "init": init, "out": out, "data": data, "dropout": dropout}
+            _refuse({**given, "keep-updates": keep_updates or None, "baselines": baselines or None})
+            result, compared = _resume(resume, chosen, workers), None
+        else:
+            loaded = _load(str(job), overrides or [], data, init)
+            how = _settings(chosen, workers, keep_updates=keep_updates)
+            result, compared = _start(loaded, how, seed=seed, init=init, out=out, dropout=dropout or 0.0, baselines=baselines)
+    _tell(result, compared, as_json=as_json)
 
 
 def demo(
@@ -77,12 +82,14 @@ def demo(
 
     Example: hansa demo --out runs/hearts
     """
+    from hansa.cli import quiet
     from hansa.simulation.demo import SPLITS, hospitals
     from hansa.simulation.engine import print_note
 
     print_note("UCI Heart Disease, four hospitals (Janosi, Steinbrunn, Pfisterer, Detrano 1989; CC BY 4.0).")
     print_note("Missing values are imputed and features scaled by a federated statistics round; no rows leave a hospital.\n")
-    shown = hospitals(_new_folder(out, "hearts"), rounds=rounds, seed=seed, progress="auto")
+    with quiet(as_json):
+        shown = hospitals(_new_folder(out, "hearts"), rounds=rounds, seed=seed, progress="auto")
     rows = [{"site": site, "local": a, "federated": b, "pooled": c} for site, a, b, c in shown.table]
     if as_json:
         _print_json({"run": str(shown.run), "status": "completed", "metric": "auc", "splits": SPLITS, "sites": rows})
@@ -91,13 +98,13 @@ def demo(
     typer.echo(f"\nRun folder: {shown.run}\nOpen {shown.run}/report.html, or type: hansa runs show {shown.run}")
 
 
-def _load(job: str, overrides: list[str], data: str | None) -> Loaded:
+def _load(job: str, overrides: list[str], data: str | None, init: Path | None) -> Loaded:
     import os
 
     from hansa.config.loading import load
     from hansa.simulation.engine import print_note
 
-    loaded = load(job, overrides=overrides, data=data, environment=os.environ.get("HANSA_DATA"))
+    loaded = load(job, overrides=overrides, data=data, environment=os.environ.get("HANSA_DATA"), init=init)
     if loaded.note:
         print_note(loaded.note)
     return loaded
@@ -112,22 +119,23 @@ def _settings(engine: str | None, workers: int | None, **more: Any) -> Settings:
 
 def _start(
     loaded: Loaded, how: Settings, *, seed: int | None, init: Path | None, out: Path | None, dropout: float, baselines: bool
-) -> Result:
-    from hansa.config.loading import with_init
+) -> tuple[Result, Compared | None]:
     from hansa.record.info import Reference
     from hansa.simulation.engine import Origin, simulate
     from hansa.simulation.evaluate import compare
     from hansa.simulation.faults import Faults
 
-    job = loaded.job if init is None else with_init(loaded.job, init)
     reference = Reference(
         path=loaded.path,
         overrides=list(loaded.overrides),
         folder=loaded.folder,
         init=None if init is None else str(init.resolve()),
         dropout=dropout,
+        keep_updates=how.keep_updates,
+        deterministic=how.deterministic,
+        checkpoint_every=how.checkpoint_every,
     )
-    folder = _new_folder(out, job.name)
+    folder = _new_folder(out, loaded.job.name)
     options: dict[str, Any] = {
         "seed": seed,
         "settings": how,
@@ -136,32 +144,51 @@ def _start(
         "origin": Origin(reference, loaded.settings),
     }
     if not baselines:
-        return simulate(job, loaded.data, **options)
-    compared = compare(job, loaded.data, **options)
+        return simulate(loaded.job, loaded.data, **options), None
+    compared = compare(loaded.job, loaded.data, **options)
     _show(compared)
-    return compared.federated
+    _save(compared, folder)
+    return compared.federated, compared
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Refuse options that a run has for good."""
+    from hansa.errors import InputError
+
+    if names := [f"--{name}" for name, value in given.items() if value is not None]:
+        hint = "a resumed run keeps what it began with: leave out all but --engine, --workers and --json"
+        raise InputError(f"{' and '.join(names)} cannot be given with --resume", hint=hint)
 
 
 def _resume(folder: Path, engine: str | None, workers: int | None) -> Result:
-    from hansa.config.loading import load, with_init
+    from hansa.config.evidence import check_same
+    from hansa.config.loading import load
     from hansa.errors import InputError
     from hansa.record.folder import RunFolder
     from hansa.simulation.engine import print_note, simulate
     from hansa.simulation.faults import Faults
 
-    info = RunFolder.open(folder).info
+    opened = RunFolder.open(folder)
+    info = opened.info
     if info.state == "completed":
         raise InputError("the run is completed", run=info.id, hint="there is nothing to resume; start a new one")
     again = info.reference
     if again is None:
         hint = "call hansa.simulate(job, data, out=..., resume=True) with the same job"
         raise InputError("the run was started from Python and does not say how to load its job", run=info.id, hint=hint)
-    loaded = load(again.path, overrides=again.overrides, data=again.folder)
-    job = loaded.job if again.init is None else with_init(loaded.job, again.init)
-    how = _settings(engine or (info.engine if workers is None else None), workers or (info.workers if engine is None else 1))
+    kept = {"keep_updates": again.keep_updates, "deterministic": again.deterministic, "checkpoint_every": again.checkpoint_every}
+    how = _settings(
+        engine or (info.engine if workers is None else None), workers or (info.workers if engine is None else 1), **kept
+    )
+    if (how.engine == "vectorised") != (info.engine == "vectorised"):
+        hint = "loop and pool give the same bits and may be changed; vectorised clients give others"
+        raise InputError("the run has another engine", path="--engine", expected=info.engine, got=how.engine, hint=hint)
+    loaded = load(again.path, overrides=again.overrides, data=again.folder, init=again.init)
+    for note in check_same(info.settings, loaded.settings, run=info.id):
+        print_note(note)
     print_note(f"resuming {info.id}")
     faults = Faults(dropout=again.dropout)
-    return simulate(job, loaded.data, seed=info.seed, settings=how, faults=faults, out=folder, resume=True)
+    return simulate(loaded.job, loaded.data, seed=info.seed, settings=how, faults=faults, out=folder, resume=True)
 
 
 def _new_folder(out: Path | None, job: str) -> Path:
@@ -171,7 +198,7 @@ def _new_folder(out: Path | None, job: str) -> Path:
     return out if out is not None else RunFolder.create(None, job).path
 
 
-def _tell(result: Result, *, as_json: bool) -> None:
+def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
     from hansa.core import codec
     from hansa.core.workflow import Outcome
 
@@ -184,11 +211,27 @@ def _tell(result: Result, *, as_json: bool) -> None:
             "model_sha256": codec.digest(result.value.model),
         }
     if as_json:
-        _print_json(content)
+        _print_json(content if compared is None else content | {"baselines": _compared(compared)})
         return
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in content["global"].items())
     typer.echo(f"\n{content.get('rounds', len(result.metrics))} rounds  {numbers}".rstrip())
     typer.echo(f"Run folder: {result.run}\nNext: hansa runs show {result.run}")
+
+
+def _compared(compared: Compared) -> dict[str, Any]:
+    """The trio as JSON: each metric of each way of training, on every site's test rows and on all of them together."""
+    ways = {"local": compared.local, "federated": compared.together.sites, "centralised": compared.centralised.sites}
+    sites = {site: {way: dict(values.get(site, {})) for way, values in ways.items()} for site in compared.together.sites}
+    pooled = {"federated": dict(compared.together.pooled), "centralised": dict(compared.centralised.pooled)}
+    return {"sites": sites, "pooled": pooled}
+
+
+def _save(compared: Compared, folder: Path) -> None:
+    import msgspec
+
+    from hansa.core.files import write_atomic
+
+    write_atomic(folder / "baselines.json", [msgspec.json.format(msgspec.json.encode(_compared(compared)), indent=2), b"\n"])
 
 
 def _show(compared: Compared) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from hansa.core import registry
 from hansa.core.job import Job
 from hansa.data import datasets, partition
+from hansa.data.federated import FederatedRows
 from hansa.record.info import Reference
 from hansa.record.progress import Mode
 from hansa.simulation.engine import Origin, Settings
@@ -39,16 +40,24 @@ def hospitals(out: Path, *, rounds: int, seed: int, progress: Mode) -> Shown:
     """Train the demonstration's models; the federated run of the first split is written to `out`."""
     tables = []
     for split in range(SPLITS):
-        data = partition.column(datasets.heart(), by="site", seed=seed + split, split=SPLIT)
-        first: dict[str, Any] = {"out": out, "origin": _origin(rounds), "settings": Settings(progress=progress)}
-        compared = compare(job(rounds=rounds), {"heart": data}, seed=seed + split, **(first if split == 0 else {}))
+        first: dict[str, Any] = {"out": out, "origin": _origin(rounds, seed), "settings": Settings(progress=progress)}
+        compared = compare(
+            job(rounds=rounds), {"heart": data(seed=seed + split)}, seed=seed + split, **(first if split == 0 else {})
+        )
         tables.append(compared.table("auc"))
     means = np.nanmean([[values for _, *values in table] for table in tables], axis=0)
     return Shown(out, [(site, *map(float, row)) for (site, *_), row in zip(tables[0], means, strict=True)])  # type: ignore[misc]  # three
 
 
-def _origin(rounds: int) -> Origin:
-    return Origin(Reference(path=f"{__name__}:JOB", overrides=[f"algorithm.rounds={rounds}"]), {"split": list(SPLIT)})
+def data(*, seed: int = 0) -> FederatedRows:
+    """The four hospitals, their rows divided by the seed into those to train, to validate and to test on."""
+    return partition.column(datasets.heart(), by="site", seed=seed, split=SPLIT)
+
+
+def _origin(rounds: int, seed: int) -> Origin:
+    """How the run is loaded again: `data` is called with the seed of the job, which is overridden."""
+    overrides = [f"algorithm.rounds={rounds}", f"seed={seed}"]
+    return Origin(Reference(path=f"{__name__}:JOB", overrides=overrides), {"features": data().features})
 
 
 def _made(group: str, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -56,9 +65,7 @@ def _made(group: str, name: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """`JOB` and `data`, made when a run folder's reference asks for them."""
+    """`JOB`, made when a run folder's reference asks for it."""
     if name == "JOB":
         return job()
-    if name == "data":
-        return partition.column(datasets.heart(), by="site", split=SPLIT)
     raise AttributeError(name)

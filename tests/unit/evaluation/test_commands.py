@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -63,6 +64,45 @@ def test_rows_that_do_not_fit_are_wrong_input(
     assert main(["predict", str(run), "--data", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+NAMED = [
+    ("b,a\n4,2\n", 0, ""),
+    ("a,c,b\n1,2,3\n", 2, "not trained on these columns; at path {path}; got c (leave it out with --drop c)"),
+    ("a,bb\n1,2\n", 2, "lacks columns that the model was trained on; at path {path}; got b (did you mean 'bb'?)"),
+    ("a,b,a\n1,2,3\n", 2, "a column is there twice"),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "says"), NAMED)
+def test_columns_are_matched_by_name_where_the_run_knows_them(
+    run: Path, tmp_path: Path, text: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, rows = RunFolder.open(run), tmp_path / "rows.csv"
+    folder.write_info(msgspec.structs.replace(folder.info, settings={"features": ["a", "b"]}))
+    folder.save_model({"weight": np.array([[0, 1], [0, 0]], np.float32), "bias": np.zeros(2, np.float32)})
+    rows.write_text(text)
+    assert main(["predict", str(run), "--data", str(rows), "--out", str(tmp_path / "p.csv")]) == code
+    assert says.format(path=rows) in capsys.readouterr().err
+    if not code:
+        score = float((tmp_path / "p.csv").read_text().split(",")[-1])
+        assert score == pytest.approx(1 / (1 + np.exp(-2.0)))  # of a = 2, though b stands first
+
+
+def test_the_data_that_gave_the_shape_are_not_needed(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder.open(run)
+    bare = JOB.replace("classes = 2\nfeatures = 2\n", "").replace('"heart"', '"csv"\npath = "gone.csv"\nlabel = "y"')
+    (tmp_path / "job.toml").write_text(bare)
+    folder.write_info(msgspec.structs.replace(folder.info, settings={"shape": {"classes": 2, "features": 2}}))
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    assert main(["predict", str(run), "--data", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")]) == 0
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n"])
+def test_a_file_without_rows_says_so(run: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    assert main(["predict", str(run), "--data", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")]) == 2
+    assert "no rows to predict" in capsys.readouterr().err
 
 
 def test_a_run_without_a_best_model_or_a_reference_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

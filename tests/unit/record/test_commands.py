@@ -1,3 +1,4 @@
+import fcntl
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hansa.cli import main
 from hansa.record.folder import RunFolder
 from hansa.record.info import RunInfo
+from hansa.record.lock import LOCK
 
 
 @pytest.fixture
@@ -63,6 +65,28 @@ def test_compare_names_the_settings_that_differ(root: Path, capsys: pytest.Captu
     assert content["metrics"][1]["loss"]["last"] == 0.1
     assert run("compare", "one", "two", "--root", str(root)) == 0
     assert "settings that differ" in capsys.readouterr().out
+
+
+def test_list_shows_what_is_done_of_what_was_planned_and_who_is_gone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = RunFolder.open(root / "two")
+    two.write_info(msgspec.structs.replace(two.info, rounds=5, state="running"))
+    assert run("list", "--root", str(root)) == 0
+    assert "running" in capsys.readouterr().out
+    (root / "two" / LOCK).write_text("1")
+    assert run("list", "--root", str(root)) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("two"))
+    assert line.split()[2:4] == ["interrupted", "2/5"]
+    assert run("show", "two", "--root", str(root), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "interrupted"
+    with (root / "two" / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert two.state == "running"
+
+
+def test_curves_are_png_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plot", "one", "--root", str(root), "--out", str(root / "x.jpg")) == 2
+    assert "x.png" in capsys.readouterr().err
+    assert not (root / "x.jpg").exists()
 
 
 def test_plot_writes_one_figure_of_several_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

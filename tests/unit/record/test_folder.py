@@ -190,6 +190,15 @@ def test_updates_come_back_by_slot(folder: RunFolder) -> None:
     assert folder.load_updates(2, "local_train") == {}
 
 
+def test_a_damaged_update_is_named(folder: RunFolder) -> None:
+    folder.save_update(1, "local_train", 0, Shareable({"w": np.zeros(3)}))
+    path = folder.path / "updates" / "round-1" / "local_train-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(StorageError, match="a kept update is damaged") as caught:
+        folder.load_updates(1, "local_train")
+    assert caught.value.path == str(path)
+
+
 def test_models_are_saved_and_loaded(folder: RunFolder) -> None:
     folder.save_model({"w": np.zeros(1)})
     folder.save_best({"w": np.ones(1)})

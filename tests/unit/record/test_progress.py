@@ -13,6 +13,16 @@ def test_without_a_terminal_there_is_one_plain_line_a_round() -> None:
     assert out.getvalue() == "round 2/20  3 sites, 1 refused  loss 0.25  accuracy 0.5  0.13 s\n"
 
 
+def test_a_cohort_is_told_from_all_sites() -> None:
+    out = io.StringIO()
+    sites = {"a": {"train_loss": 1.0, "loss": 2.0}, "b": {"train_loss": 1.0}, "c": {"loss": 2.0}}
+    with Progress(3, sites=20, file=out) as progress:
+        progress.round_done({"round": 1, "sites": sites})
+        progress.round_done({"round": 2, "sites": {"a": {"n": 1.0}}})
+        progress.round_done({"round": 3})
+    assert out.getvalue() == "round 1/3  2 of 20 sites\nround 2/3  1 of 20 sites\nround 3/3  20 sites\n"
+
+
 def test_a_silent_run_prints_nothing() -> None:
     out = io.StringIO()
     with Progress(20, mode="silent", file=out) as progress:

@@ -3,6 +3,9 @@
 Workers are forked from this process, before the run touches a framework in it; `start="spawn"` starts fresh interpreters and hands
 them the job with cloudpickle (to one's own children only). Results are taken in the order in which they are asked for, and few are
 ahead of it, so that a round's memory does not grow with its cohort.
+
+A worker that dies (out of memory, a crash in a library, `os._exit`) fails the one call that it was at: another takes its place, and
+its other calls are served again.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any, Literal, cast
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from hansa.core.task import Shareable, Signal, Task
+from hansa.core.task import Failure, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.sites import Answer, Call, Sites, failure_of
@@ -36,19 +39,21 @@ _HEAD = struct.Struct("<QI")  # bytes of the message; number of its parts in a m
 _INLINE = 64 * 1024  # messages up to this many bytes go through the channel, which holds two: no end waits for the other to read
 _ALIGN = 64
 _AHEAD = 2  # calls that a worker is given at a time: the one it runs and the next
+_MOST_DEATHS = 3  # in a row, without an answer between: then it is not one site's fault
 
 Start = Literal["fork", "spawn"]
 
 
 class Pool:
-    """A fixed number of worker processes."""
+    """A fixed number of worker processes, each of which computes with `threads` threads."""
 
-    def __init__(self, sites: Sites, workers: int, *, start: Start = "fork") -> None:
+    def __init__(self, sites: Sites, workers: int, *, start: Start = "fork", threads: int = 1) -> None:
         if workers < 1:
             raise ConfigError("a pool has at least one worker", path="workers", got=workers)
         self._sites = sites
         self._workers: list[_Worker] = []
-        job = b"" if start == "fork" else _pickled(sites)
+        self._job = b"" if start == "fork" else _pickled(sites)
+        self._deaths = 0
         self._selector = selectors.DefaultSelector()
         self._kept: Mapping[int, Mapping[str, Tree]] = {}
         self._task: Task | None = None
@@ -57,11 +62,7 @@ class Pool:
         self._done: dict[Call, Answer] = {}
         try:
             for _ in range(workers):
-                worker = _anew() if job else _fork(sites, [w.socket for w in self._workers])
-                self._workers.append(worker)
-                self._selector.register(worker.socket, selectors.EVENT_READ, worker)
-                if job:
-                    self._tell(worker, job)
+                self._start(threads)
         except BaseException:  # no more processes, or Ctrl-C: those that began are ended
             self.close()
             raise
@@ -72,9 +73,6 @@ class Pool:
         self._number += 1
         self._task, self._kept = task, kept
         self._coming, self._done = deque(calls), {}
-        for worker in self._workers[: max(1, len(calls))]:
-            self._tell(worker, (self._number, task))
-            worker.task = self._number
         for _ in range(_AHEAD):
             for worker in self._workers:
                 self._give(worker)
@@ -83,14 +81,14 @@ class Pool:
         """The answer of one call; waits for the worker that has it.
 
         Raises:
-            RunError: a worker process died.
+            RunError: worker processes keep dying.
         """
-        if call not in self._done and not any(call in worker.calls for worker in self._workers):
-            if call in self._coming:
-                self._coming.remove(call)
-            self._coming.appendleft(call)
-            self._give(min(self._workers, key=lambda worker: len(worker.calls)), force=True)
         while call not in self._done:
+            if not any(call in worker.calls for worker in self._workers):
+                if call in self._coming:
+                    self._coming.remove(call)
+                self._coming.appendleft(call)
+                self._give(min(self._workers, key=lambda worker: len(worker.calls)), force=True)
             self._receive()
         return self._done.pop(call)
 
@@ -105,44 +103,80 @@ class Pool:
                 worker.ended(within_s=None)
         self._workers = []
 
+    def _start(self, threads: int) -> None:
+        """One more worker."""
+        worker = _anew(threads) if self._job else _fork(self._sites, [w.socket for w in self._workers], threads)
+        self._workers.append(worker)
+        self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        if self._job:
+            self._tell(worker, self._job)
+
     def _give(self, worker: _Worker, *, force: bool = False) -> None:
         ahead = len(self._done) + sum(len(w.calls) for w in self._workers)
         room = len(worker.calls) < _AHEAD and ahead < 2 * _AHEAD * len(self._workers)
-        if self._coming and (room or force):
-            if worker.task != self._number:
-                self._tell(worker, (self._number, self._task))
-                worker.task = self._number
-            call = self._coming.popleft()
+        if not self._coming or not (room or force):
+            return
+        if worker.task != self._number:
+            self._tell(worker, (self._number, self._task))
+            worker.task = self._number
+        call = self._coming.popleft()
+        if self._tell(worker, (call, self._kept.get(call.slot, {}))):
             worker.calls.append(call)
-            self._tell(worker, (call, self._kept.get(call.slot, {})))
+        else:  # it has died since; its end of the channel says so when it is read
+            self._coming.appendleft(call)
 
     def _receive(self) -> None:
+        """Take in what the workers have ready; waits for the first."""
         for key, _ in self._selector.select():
             worker: _Worker = key.data
             try:
                 answer = _recv(worker.socket)
             except (EOFError, ConnectionError):
-                raise self._died(worker) from None
+                self._bury(worker)
+                self._give(self._workers[-1])
+                return  # what else was ready still is
+            self._deaths = 0
             self._done[worker.calls.popleft()] = answer
             self._give(worker)
 
-    def _tell(self, worker: _Worker, message: object) -> None:
+    def _tell(self, worker: _Worker, message: object) -> bool:
+        """Whether it could be sent."""
         try:
             _send(worker.socket, message)
         except ConnectionError:
-            raise self._died(worker) from None
+            return False
+        return True
 
-    def _died(self, worker: _Worker) -> RunError:
+    def _bury(self, worker: _Worker) -> None:
+        """Fail the call that a dead worker was at, put another in its place, and let the other calls be served again.
+
+        Raises:
+            RunError: several died without an answer between.
+        """
+        self._selector.unregister(worker.socket)
+        worker.socket.close()
+        self._workers.remove(worker)
         code = worker.ended(within_s=5)
-        site = self._sites.names[worker.calls[0].slot] if worker.calls else None
-        task = self._task.name if self._task else None
-        return RunError(f"a worker process died (exit code {code})", site=site, task=task, hint=_why_dead(code))
+        if code is None:  # it closed its end and lives on
+            worker.process.kill()
+            code = worker.ended(within_s=None)
+        at = worker.calls.popleft() if worker.calls else None
+        self._deaths += 1
+        if self._deaths >= _MOST_DEATHS:
+            site, task = None if at is None else self._sites.names[at.slot], None if self._task is None else self._task.name
+            raise RunError(f"worker processes keep dying (exit code {code})", site=site, task=task, hint=_why_dead(code))
+        if at is not None:
+            message = f"the worker process died (exit code {code}; {_why_dead(code)})"
+            self._done[at] = Answer(Shareable(), Failure("worker_died", message))
+        self._coming.extendleft(reversed(worker.calls))
+        self._start(1)  # a fork of a process in which a framework may have run by now: its threads are not there to be used
 
     def _drain(self) -> None:
         """Wait for calls of an earlier task that nobody asked for, so that answers and calls stay paired."""
         self._coming.clear()
         while any(worker.calls for worker in self._workers):
             self._receive()
+            self._coming.clear()
 
 
 class _Worker:
@@ -164,27 +198,26 @@ class _Worker:
 
 
 def _why_dead(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "out of memory? a run with a folder can be resumed, with fewer workers"
-    return "what it printed stands above; a run with a folder can be resumed"
+    return "out of memory? try fewer workers" if exit_code == -signal.SIGKILL else "what it printed stands above"
 
 
-def _fork(sites: Sites, others: Sequence[socket.socket]) -> _Worker:
+def _fork(sites: Sites, others: Sequence[socket.socket], threads: int) -> _Worker:
     """A worker that begins as a copy of this process. It closes its copies of the parent's ends: they would outlive the parent."""
     with contextlib.ExitStack() as unless_it_starts:
         ours, theirs = map(unless_it_starts.enter_context, socket.socketpair())
-        process = multiprocessing.get_context("fork").Process(target=_work, args=(sites, theirs, [ours, *others]), daemon=True)
+        given = (sites, theirs, threads, [ours, *others])
+        process = multiprocessing.get_context("fork").Process(target=_work, args=given, daemon=True)
         process.start()
         unless_it_starts.pop_all()
     theirs.close()
     return _Worker(process, ours)
 
 
-def _anew() -> _Worker:
+def _anew(threads: int) -> _Worker:
     """A worker in a fresh interpreter. Unlike multiprocessing's, it does not run the main script again: the job brings all."""
     with contextlib.ExitStack() as unless_it_starts:
         ours, theirs = map(unless_it_starts.enter_context, socket.socketpair())
-        code = f"import sys; sys.path[:] = {sys.path!r}; from hansa.simulation.pool import work; work({theirs.fileno()})"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from hansa.simulation.pool import work; work({theirs.fileno()}, {threads})"
         process = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0
         )
@@ -200,21 +233,21 @@ def _pickled(sites: Sites) -> bytes:
         raise ConfigError(f"the job cannot be sent to a new process: {error}", path="start", hint='use start="fork"') from error
 
 
-def work(descriptor: int) -> None:
+def work(descriptor: int, threads: int) -> None:
     """Serve as a worker on an inherited channel, whose first message is the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
-    _work(pickle.loads(_recv(channel)), channel, [])  # noqa: S301  written by our own parent
+    _work(pickle.loads(_recv(channel)), channel, threads, [])  # noqa: S301  written by our own parent
 
 
-def _work(sites: Sites, channel: socket.socket, inherited: Sequence[socket.socket]) -> None:
+def _work(sites: Sites, channel: socket.socket, threads: int, inherited: Sequence[socket.socket]) -> None:
     """Answer calls until the parent closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     for each in inherited:  # a copy of the parent's end would keep the channel open after the parent is gone
         each.close()
     task: Task | None = None
     abort = Signal()
-    with threadpool_limits(1), contextlib.suppress(EOFError, ConnectionError):
+    with threadpool_limits(threads), contextlib.suppress(EOFError, ConnectionError):
         while True:
             first, second = _recv(channel)
             if isinstance(second, Task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.simulation.means import job, raising, sites
+from threadpoolctl import threadpool_info
 
 import hansa as hs
 from hansa.core import trees
@@ -125,16 +127,77 @@ def test_a_pool_that_is_closed_in_the_middle_of_a_call_leaves_no_process() -> No
     assert not alive(first)
 
 
-def test_a_worker_that_dies_is_an_error_that_names_the_site() -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(("how", "code"), [("kill", -9), ("exit", 3)])
+def test_a_worker_that_dies_fails_its_call_alone_and_another_takes_its_place(how: str, code: int, start: Any) -> None:
     def die(slot: int) -> None:
-        if slot == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if slot in (2, 7):
+            os.kill(os.getpid(), signal.SIGKILL) if how == "kill" else os._exit(3)
 
+    def ask(federation: Any) -> tuple[list[int], list[tuple[str, str, str]]]:
+        admitted: list[int] = []
+        for _ in range(2):
+            replies = federation.task(Task("pid"), range(8), Policy())
+            admitted += [reply.slot for reply in replies]
+        return admitted, [(each.site, each.failure.code, each.failure.message) for each in replies.refused]
+
+    admitted, refused = simulate(hs.Job("dies", ask, executor=Pid(die)), sites(*range(8)), workers=2, start=start).value
+    assert admitted == [0, 1, 3, 4, 5, 6] * 2
+    assert [(site, kind) for site, kind, _ in refused] == [("c", "worker_died"), ("h", "worker_died")]
+    assert f"exit code {code}" in refused[0][2]
+
+
+def test_a_site_whose_worker_died_may_be_asked_again() -> None:
+    flag = mmap.mmap(-1, 1)  # shared with the workers
+
+    def die_once(slot: int) -> None:
+        if slot == 1 and flag[0] == 0:
+            flag[0] = 1
+            os._exit(3)
+
+    def ask(federation: Any) -> list[int]:
+        return [reply.slot for reply in federation.task(Task("pid"), range(4), Policy(attempts=2))]
+
+    assert simulate(hs.Job("dies", ask, executor=Pid(die_once)), sites(0, 1, 2, 3), workers=2).value == [0, 1, 2, 3]
+    flag.close()
+
+
+def test_workers_that_keep_dying_end_the_run_with_the_last_site_named() -> None:
     def ask(federation: Any) -> None:
-        list(federation.task(Task("pid"), range(4), Policy()))
+        list(federation.task(Task("pid"), range(8), Policy()))
 
-    with pytest.raises(RunError, match=r"a worker process died \(exit code -9\); at site 'c', task 'pid'.*fewer workers"):
-        simulate(hs.Job("dies", ask, executor=Pid(die)), sites(0, 1, 2, 3), workers=2)
+    dies = hs.Job("dies", ask, executor=Pid(lambda _: os._exit(3)))
+    with pytest.raises(RunError, match=r"worker processes keep dying \(exit code 3\); at site '.', task 'pid'"):
+        simulate(dies, sites(*range(8)), workers=2)
+
+
+def test_a_worker_that_died_at_rest_is_nobodys_failure() -> None:
+    pool = Pool(sites_of(Pid()), 2)
+    pool.begin(Task("first"), [Call(0, 1), Call(1, 1)], {})
+    pids = {int(np.asarray(pool.answer(Call(slot, 1)).reply.body["pid"])) for slot in range(2)}
+    for worker in pool._workers:
+        worker.process.kill()
+        worker.ended(within_s=5)
+    pool.begin(Task("second"), [Call(slot, 1) for slot in range(4)], {})
+    answers = [pool.answer(Call(slot, 1)) for slot in range(4)]
+    pool.close()
+    assert [answer.failure for answer in answers] == [None] * 4
+    assert not pids & {int(np.asarray(answer.reply.body["pid"])) for answer in answers}
+
+
+def test_workers_of_a_run_that_is_not_deterministic_share_the_cores() -> None:
+    class Threads(hs.Executor):
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            return Shareable({"n": np.array([each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"])})
+
+    def ask(federation: Any) -> list[int]:
+        return [int(n) for reply in federation.task(Task("ask"), [0], Policy()) for n in np.ravel(reply.shareable.body["n"])]
+
+    asking = hs.Job("threads", ask, executor=Threads())
+    cores = os.cpu_count() or 1
+    for options, expected in (({}, 1), ({"deterministic": False}, cores), ({"deterministic": False, "workers": 2}, cores // 2)):
+        threads = simulate(asking, sites(0), **{"engine": "pool", **options}).value  # type: ignore[arg-type]  # fields of Settings
+        assert set(threads) <= {max(1, expected)}
 
 
 def test_a_job_that_cannot_be_sent_to_a_new_process_is_refused_with_the_way_out() -> None:

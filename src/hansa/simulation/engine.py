@@ -6,6 +6,7 @@ import contextlib
 import operator
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from hansa.core.registry import nearest
 from hansa.core.task import Reply, Task
 from hansa.core.trees import Tree
 from hansa.core.workflow import Outcome, Rounds
-from hansa.errors import ClientError, ConfigError, DataError, HansaError, Interrupted
+from hansa.errors import ConfigError, HansaError, InputError, Interrupted, QuorumError
 from hansa.record.folder import RunFolder
 from hansa.record.info import Reference, RunInfo
 from hansa.record.progress import Mode, Progress
@@ -33,8 +34,9 @@ from hansa.simulation.crews import Loop, Vectorised
 from hansa.simulation.faults import Faults
 from hansa.simulation.federation import Saved, SimulatedFederation
 from hansa.simulation.journal import Journal
+from hansa.simulation.lock import running
 from hansa.simulation.pool import Pool, Start
-from hansa.simulation.sites import Crew, Sites
+from hansa.simulation.sites import Crew, Sites, by_label
 
 Engine = Literal["loop", "pool", "vectorised"]
 ENGINES = ("loop", "pool", "vectorised")
@@ -63,11 +65,19 @@ class Settings:
         for name, known in (("start", get_args(Start)), ("progress", get_args(Mode))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"no such {name}", path=name, got=repr(getattr(self, name)), expected=", ".join(known))
+        for name in ("deterministic", "keep_updates"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False", path=name, got=repr(getattr(self, name)))
         for name in ("workers", "checkpoint_every"):
             if type(count := getattr(self, name)) is not int or count < 1:
                 raise ConfigError(f"{name} is a number of at least 1", path=name, got=repr(count))
         if self.workers > 1 and self.engine != "pool":
             raise ConfigError("several workers are a pool", path="engine", expected="pool", got=self.engine)
+
+    @property
+    def threads(self) -> int:
+        """The threads that each process computes with."""
+        return 1 if self.deterministic else max(1, (os.cpu_count() or 1) // self.workers)
 
 
 @dataclass(frozen=True)
@@ -130,16 +140,30 @@ def simulate(
     Same seed, same bits, for any number of workers; vectorised clients equal the loop within 1e-5.
 
     Raises:
-        DataError: the job's label is not in `data`. QuorumError: a round had too few usable replies.
+        ConfigError: an argument is not what it should be; names it. DataError: a label of the job is not in `data`.
+        InputError: the folder is another run's, or one that has ended, or runs already.
+        QuorumError: a round had too few usable replies.
         Interrupted: Ctrl-C; with `out`, the run can be resumed.
     """
+    for path, given, kinds, hint in (
+        ("job", job, Job, "hs.Job(name, workflow); a reference is for `hansa run`"),
+        ("settings", settings, Settings | None, "settings=Settings(workers=2), or workers=2 itself"),
+        ("faults", faults, Faults | None, "faults=Faults(dropout=0.1)"),
+        ("out", out, str | Path | None, "the path of a folder"),
+        ("origin", origin, Origin | None, None),
+    ):
+        if not isinstance(given, kinds):
+            raise ConfigError(f"not what simulate takes as {path}", path=path, got=type(given).__name__, hint=hint)
     how = _settings(settings, options)
-    sets = _by_label(job, data)
+    if how.keep_updates and out is None:
+        raise ConfigError("updates are kept in the run folder", path="keep_updates", hint="give out=")
+    sets = by_label(job, data)
     names = sets[job.data].sites
     chosen = _seed(job.seed or 0 if seed is None else seed)
     folder = None if out is None else Path(out)
-    recorder = _Recorder.make(job, names, chosen, how, folder, resume, origin or Origin())
-    return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), faults or Faults())
+    with contextlib.ExitStack() as held:
+        recorder = _Recorder.make(job, names, chosen, how, folder, resume, origin or Origin(), held)
+        return recorder.run(Sites(job, job.serve(), sets, names, chosen, recorder.id), faults or Faults())
 
 
 def _seed(seed: object) -> int:
@@ -161,23 +185,10 @@ def _settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings
     return settings or Settings(**options)
 
 
-def _by_label(job: Job, data: FederatedData | Mapping[str, FederatedData]) -> dict[str, FederatedData]:
-    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
-    if job.data not in sets:
-        raise DataError("the job's data is missing", job=job.name, expected=f"label {job.data!r}", got=sorted(sets))
-    for label, each in cast(dict[str, object], sets).items():
-        if not isinstance(each, FederatedData):
-            hint = "a FederatedData has `sites` and `load(slot)`; see hansa.data"
-            raise DataError("not a federated data set", job=job.name, path=label, got=type(each).__name__, hint=hint)
-    if len(sets[job.data].sites) == 0:
-        raise DataError("the federated data set has no sites", job=job.name, path=job.data)
-    return sets
-
-
 def crew_of(sites: Sites, how: Settings) -> Crew:
     """Who does the sites' work."""
     if how.engine == "pool":
-        return Pool(sites, how.workers, start=how.start)
+        return Pool(sites, how.workers, start=how.start, threads=how.threads)
     return Vectorised(sites) if how.engine == "vectorised" else Loop(sites)
 
 
@@ -200,9 +211,11 @@ class _Recorder:
     resumed: bool
     rounds: int
     how: Settings
+    exact: bool = True
     records: list[dict[str, Any]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     raised: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     progress: Progress | None = None
 
     @property
@@ -211,19 +224,35 @@ class _Recorder:
         return self.info.id
 
     @staticmethod
-    def make(job: Job, names: Sequence[str], seed: int, how: Settings, out: Path | None, resume: bool, origin: Origin) -> _Recorder:
+    def make(
+        job: Job,
+        names: Sequence[str],
+        seed: int,
+        how: Settings,
+        out: Path | None,
+        resume: bool,
+        origin: Origin,
+        held: contextlib.ExitStack,
+    ) -> _Recorder:
+        """The recorder of a run. Its folder is held until `held` ends; nothing is written there yet."""
         rounds = job.workflow.rounds if isinstance(job.workflow, Rounds) else 0
         if out is None:
             if resume:
                 raise ConfigError("a run is resumed from its folder", path="out", hint="give out=")
             return _Recorder(None, RunInfo(id=job.name, job=job.name), False, rounds, how)
+        exact = how.deterministic
         if resume:
             folder = RunFolder.open(out)
+            held.enter_context(running(folder.path))
             before = folder.info
             _same(before, job, seed, names)
-            info = msgspec.structs.replace(before, state="running", error=None, finished=None, **_engine(how))
+            # Bits can be compared with what was recorded only if both are the same arithmetic's.
+            exact = exact and before.deterministic and (before.engine == "vectorised") == (how.engine == "vectorised")
+            now = {**_engine(how), "deterministic": how.deterministic and before.deterministic}
+            info = msgspec.structs.replace(before, state="running", error=None, finished=None, **now)
         else:
             folder = RunFolder.create(out, job.name)
+            held.enter_context(running(folder.path))
             info = RunInfo(
                 id=folder.id,
                 job=job.name,
@@ -241,11 +270,12 @@ class _Recorder:
                 started=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 **_engine(how),
             )
-        folder.write_info(info)
-        return _Recorder(folder, info, resume, rounds, how)
+        return _Recorder(folder, info, resume, rounds, how, exact)
 
     def run(self, sites: Sites, faults: Faults) -> Result:
         try:
+            if self.folder is not None:
+                self.folder.write_info(self.info)
             saved = self._saved() if self.resumed else None
             # The crew before anything of the job runs here: workers are forked from a clean process.
             with contextlib.closing(crew_of(sites, self.how)) as crew, self._shown(sites, saved) as self.progress:
@@ -260,6 +290,7 @@ class _Recorder:
             raise Interrupted("interrupted", run=where, hint=self._how_to_resume()) from None
         except BaseException as error:
             self._end("failed", error)
+            self._add_traceback(error)
             raise
 
     def _shown(self, sites: Sites, saved: Saved | None) -> Progress:
@@ -287,7 +318,7 @@ class _Recorder:
     def _journal(self, names: Sequence[str]) -> Journal:
         if self.folder is None:
             return Journal()
-        return Journal.open(self.folder.path, names) if self.resumed else Journal(self.folder.path, names)
+        return Journal.open(self.folder.path, names, exact=self.exact) if self.resumed else Journal(self.folder.path, names)
 
     def _saved(self) -> Saved | None:
         folder = cast(RunFolder, self.folder)
@@ -319,17 +350,36 @@ class _Recorder:
             self.folder.save_checkpoint(number, tree, notes)
 
     def _failure(self, reply: Reply, task: Task) -> None:
-        """Say what went wrong at a site; its traceback once for each kind of failure, in the record once a round."""
+        """Say what went wrong at a site; the traceback of one line of code once, in the record once a round."""
         failure = reply.failure
-        if failure is None or self.progress is None:
+        if failure is None:
             return
-        text = f"round {task.round}: site {reply.site!r} refused: {failure.message}"
-        kind = f"{task.name} {failure.code} {failure.message}"
-        if failure.code == ClientError.code:
+        self.refused.setdefault(reply.site, _first_line(task.round, failure.message))
+        kind = f"{task.name} {failure.code} {_raised_at(failure.trace)}"  # the message may name what differs from site to site
+        if failure.trace:
             entry = {"site": reply.site, "task": task.name, "message": failure.message, "trace": failure.trace}
             self.raised.setdefault(kind, entry)
-        self.progress.note(text if kind in self.told or not failure.trace else f"{text}\n{failure.trace.rstrip()}")
+        if self.progress is not None:
+            text = f"round {task.round}: site {reply.site!r} refused: {failure.message}"
+            self.progress.note(text if kind in self.told or not failure.trace else f"{text}\n{failure.trace.rstrip()}")
         self.told.add(kind)
+
+    def _add_traceback(self, error: BaseException) -> None:
+        """Where nothing was shown, the error of a round without a quorum brings the first site's traceback along."""
+        first = next(iter(self.raised.values()), None)
+        if self.how.progress == "silent" and isinstance(error, QuorumError) and first is not None:
+            where = f"site {first['site']!r}, round {error.round}, task {first['task']!r}"
+            error.add_note(f"{where}:\n{first['trace'].rstrip()}")
+
+    def _tell_refusals(self, sites: int) -> None:
+        """One line for who was shown nothing: a model that some had no part in should not look like that of all."""
+        for record in self.records:
+            for entry in record.get("refused", ()):
+                if isinstance(entry, Mapping) and "site" in entry:
+                    self.refused.setdefault(entry["site"], _first_line(record["round"], str(entry.get("message", ""))))
+        if self.how.progress == "silent" and self.refused:
+            site, text = next(iter(self.refused.items()))
+            print_note(f"{self.info.job}: sites with refused replies: {len(self.refused)} of {sites}; first {site!r}, {text}")
 
     def _end(self, state: Literal["paused", "failed"], error: BaseException | None = None) -> None:
         """Write how the run ended. If even that cannot be written, the error that ended the run is the one to see."""
@@ -346,7 +396,18 @@ class _Recorder:
                 summary |= {"rounds": value.rounds, "best_round": value.best_round}
             for note in self.folder.finish("completed", summary=summary):
                 print_note(note)
+        self._tell_refusals(len(names))
         return Result(self.records, value, names, None if self.folder is None else self.folder.path, memory)
+
+
+def _first_line(number: int, message: str) -> str:
+    return f"in round {number}: {message.partition(chr(10))[0]}"
+
+
+def _raised_at(trace: str) -> str:
+    """The line of code that raised, as a traceback says it last."""
+    frames = re.findall(r'^  File "(.*)", line (\d+)', trace, re.MULTILINE)
+    return ":".join(frames[-1]) if frames else ""
 
 
 def print_note(text: str) -> None:
@@ -355,16 +416,17 @@ def print_note(text: str) -> None:
 
 
 def _engine(how: Settings) -> dict[str, Any]:
-    fixed = how.deterministic
-    return {"engine": how.engine, "workers": how.workers, "deterministic": fixed, "threads": 1 if fixed else os.cpu_count() or 1}
+    return {"engine": how.engine, "workers": how.workers, "deterministic": how.deterministic, "threads": how.threads}
 
 
 def _same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> None:
     """Check that the run goes on with the job that it began with.
 
     Raises:
-        ConfigError: job, seed or sites differ.
+        InputError: it has completed. ConfigError: job, seed or sites differ.
     """
+    if before.state == "completed":
+        raise InputError("the run is completed", run=before.id, hint="there is nothing to resume; start a new one")
     if before.job_hash != job.hash:
         was, now = before.job_hash[:12], job.hash[:12]
         raise ConfigError("the job has changed since this run began", run=before.id, expected=f"hash {was}", got=now)

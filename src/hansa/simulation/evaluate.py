@@ -17,7 +17,7 @@ from hansa.errors import ConfigError
 from hansa.simulation.crews import Loop
 from hansa.simulation.engine import Result, Settings, simulate, threads
 from hansa.simulation.federation import SimulatedFederation
-from hansa.simulation.sites import Sites
+from hansa.simulation.sites import Sites, by_label
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def evaluate(
         ConfigError: the job trains no model.
     """
     workflow = _rounds(job)
-    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    sets = by_label(job, data)
     names = sets[job.data].sites
     chosen = seed if seed is not None else job.seed or 0
     sites = Sites(job, job.serve(), sets, names, chosen)
@@ -81,14 +81,14 @@ def compare(job: Job, data: FederatedData | Mapping[str, FederatedData], *, seed
     The same job runs with the same seed each time: over the single site, over all sites, over the pooled rows. Each model is then
     measured on every site's own test rows. `options` are those of `simulate`, for the federated run.
     """
-    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    sets = by_label(job, data)
     whole = sets[job.data]
     federated = simulate(job, sets, seed=seed, **options)
     alone = _everyone(job)
-    central = simulate(alone, {**sets, job.data: pool(whole)}, seed=seed)
+    central = simulate(alone, {label: pool(each) for label, each in sets.items()}, seed=seed)
     local: dict[str, Mapping[str, float]] = {}
     for slot, site in enumerate(whole.sites):
-        one = {**sets, job.data: OneSite(whole, slot)}
+        one = {label: OneSite(each, slot) for label, each in sets.items()}
         trained = simulate(alone, one, seed=seed)
         local.update(evaluate(job, trained.model, one, memory=trained.memory, seed=seed).sites or {site: {}})
     together = evaluate(job, federated.model, sets, memory=federated.memory, seed=seed)

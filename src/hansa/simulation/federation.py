@@ -31,12 +31,12 @@ from hansa.core.round import (
     step,
 )
 from hansa.core.task import Expect, Failure, Reply, Shareable, Task
-from hansa.core.trees import Array, Tree
+from hansa.core.trees import Tree
 from hansa.errors import ConfigError, QuorumError, RunError, UpdateError
 from hansa.simulation.clock import Agenda, VirtualClock
 from hansa.simulation.faults import Fate, Faults, Kind, fate, spoil
 from hansa.simulation.journal import Journal, Recorded
-from hansa.simulation.sites import Answer, Call, Crew
+from hansa.simulation.sites import Answer, Call, Crew, read_only
 
 Keep = Callable[[int, str, int, Shareable], None]
 Saved = tuple[int, Tree, Mapping[str, Any]]
@@ -149,18 +149,6 @@ def _number(value: object) -> object:
     raise ConfigError("not for a record", got=type(value).__name__, expected="numbers, text, lists and mappings")
 
 
-def read_only(tree: Tree) -> dict[str, Any]:
-    """The tree with views that cannot be written to: what one site did to it, the next would be sent."""
-    return trees.map(_read_only, tree)
-
-
-def _read_only(leaf: Array) -> Array:
-    if isinstance(leaf, np.ndarray):  # a NumPy scalar cannot be written to anyway
-        leaf = leaf.view()
-        leaf.flags.writeable = False
-    return leaf
-
-
 class _Asked:
     """One task under way: drives the round engine with what befalls each site."""
 
@@ -200,7 +188,8 @@ class _Asked:
             self._obey(commands)
         self.refused.sort(key=_slot)
         self.lost = sorted(self.lost, key=_slot) + [self._failed(slot, _LATE) for slot in state.late]
-        self._f.journal.done(self._seq, self.refused, self.lost, clock=self._f.clock.now(), traffic=self._traffic)
+        now = self._f.clock.now()
+        self._f.journal.done(self._seq, state.admitted, self.refused, self.lost, clock=now, traffic=self._traffic)
         yield from sorted(held, key=_slot)
 
     def _draw_lots(self) -> None:
@@ -269,7 +258,8 @@ class _Asked:
             kept = {name: read_only(trees.copy(tree)) for name, tree in answer.puts.items()}
             self._f.memory.setdefault(slot, {}).update(kept)
         self._f.journal.keep(self._seq, slot, answer.reply, answer.puts)
-        return Reply(slot, self._f.sites[slot], answer.reply)
+        # Views, as a replayed reply has them: in this process a reply may be the site's own array.
+        return Reply(slot, self._f.sites[slot], replace(answer.reply, body=read_only(answer.reply.body)))
 
     def _failed(self, slot: int, failure: Failure) -> Reply:
         return Reply(slot, self._f.sites[slot], Shareable(), failure)
@@ -279,8 +269,8 @@ class _Asked:
         for command in commands:
             match command:
                 case Assign(slot, attempt):
-                    at = {"seed": self._f.seed, "round": self._task.round, "slot": slot, "attempt": attempt}
-                    what = fate(self._f.faults, task=self._task.name, **at)
+                    key = {"seed": self._f.seed, "round": self._task.round, "slot": slot, "attempt": attempt}
+                    what = fate(self._f.faults, task=self._task.name, **key)
                     self._agenda.enter(now + what.duration_s, (Call(slot, attempt), what))
                     self._moved("bytes_down", self._down)
                 case SetTimer(at):
@@ -293,11 +283,9 @@ class _Asked:
         self._traffic[way] += size
 
     def _why(self) -> str | None:
-        """The first refusal, with the site's traceback where its code raised."""
+        """The first refusal."""
         first = next(iter(self.refused), None)
-        if first is None or first.failure is None:
-            return None
-        return f"site {first.site!r}: {first.failure.trace.rstrip() or first.failure.message}"
+        return None if first is None or first.failure is None else f"site {first.site!r}: {first.failure.message}"
 
 
 _LATE = Failure("late", "the round ended before the reply came")

@@ -7,6 +7,7 @@ replayed from the start: each finished task is answered with the replies that we
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -24,14 +25,17 @@ from hansa.errors import ReplayError, StorageError
 class Step(msgspec.Struct, frozen=True):
     """One line of the journal: a task that was asked for, or, when `done`, one that has ended.
 
-    refused, lost: slot, site and why. clock: the virtual time at its end. traffic: the bytes that it moved.
+    digest: of all that was asked, `outline` of all but the body. admitted: the slots whose replies count. refused, lost: slot,
+    site and why. clock: the virtual time at its end. traffic: the bytes that it moved.
     """
 
     seq: int
     task: str
     round: int
     digest: str
+    outline: str
     done: bool = False
+    admitted: list[int] = []
     refused: list[tuple[int, str, Failure]] = []
     lost: list[tuple[int, str, Failure]] = []
     clock: float = 0.0
@@ -39,15 +43,20 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """The steps of one run. Without a folder nothing is written, and nothing can be replayed."""
+    """The steps of one run. Without a folder nothing is written, and nothing can be replayed.
 
-    def __init__(self, folder: Path | None = None, sites: Sequence[str] = (), known: Mapping[int, Step] | None = None) -> None:
-        self.folder, self.sites, self.seq, self.checkpointed = folder, sites, 0, False
+    `exact` holds a workflow to the bits that it asked with. A run that is not deterministic is held to the tasks and slots alone.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, sites: Sequence[str] = (), known: Mapping[int, Step] | None = None, *, exact: bool = True
+    ) -> None:
+        self.folder, self.sites, self.seq, self.checkpointed, self.exact = folder, sites, 0, False, exact
         self._known = dict(known or {})
         self._asked: dict[int, Step] = {}
 
     @staticmethod
-    def open(folder: Path, sites: Sequence[str]) -> Journal:
+    def open(folder: Path, sites: Sequence[str], *, exact: bool = True) -> Journal:
         """The journal of a run folder, with the steps that were written; a torn last line is left out.
 
         Raises:
@@ -67,7 +76,7 @@ class Journal:
             known[step.seq] = step
         if lines:  # a torn line would run into the next one
             write_atomic(path, [line + b"\n" for line in lines])
-        return Journal(folder, sites, known)
+        return Journal(folder, sites, known, exact=exact)
 
     def go_on(self, seq: int) -> None:
         """Continue after a checkpoint that was made when `seq` tasks had been asked for."""
@@ -82,15 +91,17 @@ class Journal:
         self.seq += 1
         if self.folder is None:
             return None
-        step = Step(self.seq, task.name, task.round, _digest(task, slots))
+        step = Step(self.seq, task.name, task.round, *_digests(task, slots))
         before = self._known.pop(self.seq, None)
-        if before is not None and before.digest != step.digest:
+        same = before is not None and before.digest == step.digest
+        if before is not None and not same and (self.exact or before.outline != step.outline):
             raise _differs(self.seq, before, f"task {task.name!r} of round {task.round} ({step.digest[:12]})")
         if before is not None and before.done and not self.checkpointed:
             return Recorded(self._folder(self.seq), before, self.sites)
-        if before is None:
+        if not same:
             self._write(step)
         if not self.checkpointed:
+            self._clear(self._folder(self.seq))
             self._asked[self.seq] = step
         return None
 
@@ -101,12 +112,21 @@ class Journal:
                 codec.save_tree(self._folder(seq) / "memory" / f"{slot}.safetensors", puts, {})
             write_atomic(self._folder(seq) / f"{slot}.safetensors", codec.encode_parts(reply))
 
-    def done(self, seq: int, refused: Sequence[Reply], lost: Sequence[Reply], *, clock: float, traffic: Mapping[str, int]) -> None:
+    def done(
+        self,
+        seq: int,
+        admitted: Sequence[int],
+        refused: Sequence[Reply],
+        lost: Sequence[Reply],
+        *,
+        clock: float,
+        traffic: Mapping[str, int],
+    ) -> None:
         """Record that the task has ended."""
         step = self._asked.pop(seq, None)
         if step is not None:
-            ended = {"done": True, "refused": _lines(refused), "lost": _lines(lost), "clock": clock, "traffic": dict(traffic)}
-            self._write(msgspec.structs.replace(step, **ended))
+            who = {"admitted": sorted(admitted), "refused": _lines(refused), "lost": _lines(lost)}
+            self._write(msgspec.structs.replace(step, done=True, **who, clock=clock, traffic=dict(traffic)))
 
     def end(self) -> None:
         """Hold the workflow to the record once more: it has returned.
@@ -120,6 +140,14 @@ class Journal:
 
     def _folder(self, seq: int) -> Path:
         return cast(Path, self.folder) / "journal" / str(seq)
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what an attempt before a crash had left: its replies are asked for again, and others may come."""
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise storage_error(error, folder) from error
 
     def _write(self, step: Step) -> None:
         path = cast(Path, self.folder) / "journal.jsonl"
@@ -139,7 +167,8 @@ class Recorded:
         self.lost = [Reply(slot, site, Shareable(), failure) for slot, site, failure in step.lost]
 
     def __iter__(self) -> Iterator[Reply]:
-        for slot, path in _by_slot(self._folder):
+        for slot in self.step.admitted:
+            path = self._folder / f"{slot}.safetensors"
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -148,13 +177,10 @@ class Recorded:
 
     def memories(self) -> Iterator[tuple[int, Tree]]:
         """What each site had put into its memory."""
-        for slot, path in _by_slot(self._folder / "memory"):
-            yield slot, codec.load_tree(path, sealed=True)[0]
-
-
-def _by_slot(folder: Path) -> list[tuple[int, Path]]:
-    """The whole files of a folder in slot order; a write that a crash cut off has left a file of another name."""
-    return sorted((int(path.stem), path) for path in folder.glob("*.safetensors"))
+        for slot in self.step.admitted:
+            path = self._folder / "memory" / f"{slot}.safetensors"
+            if path.exists():  # not every site puts something there
+                yield slot, codec.load_tree(path, sealed=True)[0]
 
 
 def _differs(seq: int, before: Step, got: str) -> ReplayError:
@@ -172,11 +198,13 @@ def _lines(replies: Sequence[Reply]) -> list[tuple[int, str, Failure]]:
     return [(r.slot, r.site, r.failure) for r in replies if r.failure is not None]
 
 
-def _digest(task: Task, slots: Sequence[int]) -> str:
+def _digests(task: Task, slots: Sequence[int]) -> tuple[str, str]:
+    """Of all that is asked, and of all but the body."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{task.name}\n{task.round}\n{list(slots)}\n{sorted(task.shareable.headers.items())}\n".encode())
+    outline = digest.hexdigest()
     for path, leaf in sorted(trees.leaves(task.shareable.body), key=lambda item: item[0]):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return digest.hexdigest(), outline

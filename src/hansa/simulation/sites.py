@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from hansa.core import trees
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
+from hansa.core.registry import nearest
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
-from hansa.core.trees import Tree
+from hansa.core.trees import Array, Tree
+from hansa.data.rows import Rows
 from hansa.errors import ClientError, DataError, HansaError, SpecError
 
+OWN = "data"  # the label by which any job's functions may call the job's own data set
 _NO_NUMBERS = "OSUMm"  # numpy's kinds of objects, strings and times
 
 
@@ -84,7 +88,8 @@ class Sites:
         )
 
     def _load(self, slot: int, label: str) -> Any:
-        return self.data[label if label in self.data else self.job.data].load(slot)
+        """The site's data of a label; its arrays cannot be written to: what one round did to them, the next would train on."""
+        return _sealed(self.data[label_of(label, self.job.data, self.data)].load(slot))
 
     def serve(self, task: Task, slot: int, kept: Mapping[str, Tree], abort: Signal) -> Answer:
         """One site's answer. What its code raises becomes a failure with the traceback: the simulation's client call."""
@@ -113,6 +118,69 @@ class Sites:
         return reply
 
 
+def by_label(job: Job, data: FederatedData | Mapping[str, FederatedData]) -> dict[str, FederatedData]:
+    """The data sets of a job by label; a lone one has the job's.
+
+    Raises:
+        DataError: the job's own, or one that its functions name, is missing; or one is not what it should be: names the label.
+    """
+    sets = dict(data) if isinstance(data, Mapping) else {job.data: data}
+    if job.data not in sets:
+        raise DataError("the job's data is missing", job=job.name, expected=f"label {job.data!r}", got=sorted(sets))
+    for label, each in cast(dict[str, object], sets).items():
+        if not isinstance(each, FederatedData):
+            hint = "a FederatedData has `sites` and `load(slot)`; see hansa.data"
+            raise DataError("not a federated data set", job=job.name, path=label, got=type(each).__name__, hint=hint)
+    names = sets[job.data].sites
+    if len(names) == 0:
+        raise DataError("the federated data set has no sites", job=job.name, path=job.data)
+    # Names that are made when asked for, as those of a million clients, are their maker's to keep apart.
+    if isinstance(names, list | tuple) and len(set(names)) < len(names):
+        twice = next(name for slot, name in enumerate(names) if name in names[:slot])
+        raise DataError("two sites have one name", job=job.name, path=job.data, got=repr(twice), hint="sums and records name sites")
+    for label, each in sets.items():
+        if len(each.sites) != len(names):
+            got, expected = f"{len(each.sites)} sites", f"{len(names)}, as {job.data!r} has"
+            raise DataError("the data sets of a job have the same sites", job=job.name, path=label, expected=expected, got=got)
+    for stage in (stage for each in job.plans for stage in each.stages):
+        for label in stage.own:
+            label_of(label, job.data, sets)
+    return sets
+
+
+def label_of(label: str, own: str, sets: Mapping[str, FederatedData]) -> str:
+    """Which data set a label means: the one of that name; the job's `own` where there is no other, and for the word `data`.
+
+    Raises:
+        DataError: there is no such data set; names the nearest.
+    """
+    if label in sets:
+        return label
+    if label != OWN and len(sets) > 1:
+        raise DataError("no such data set", path=label, expected=", ".join(sorted(sets)), hint=nearest(label, sorted(sets)))
+    return own
+
+
+def _sealed(data: Any) -> Any:
+    if type(data) is not Rows:
+        return data
+    parts = None if data.parts is None else _read_only(data.parts)
+    columns = {name: _read_only(values) for name, values in data.columns.items()}
+    return replace(data, x=_read_only(data.x), y=_read_only(data.y), columns=columns, parts=parts)
+
+
+def read_only(tree: Tree) -> dict[str, Any]:
+    """The tree with views that cannot be written to: what one reader did to it, the next would be given."""
+    return trees.map(_read_only, tree)
+
+
+def _read_only(leaf: Array) -> Array:
+    if isinstance(leaf, np.ndarray):  # a NumPy scalar cannot be written to anyway
+        leaf = leaf.view()
+        leaf.flags.writeable = False
+    return leaf
+
+
 def _require_shareable(reply: object, who: str) -> None:
     if not isinstance(reply, Shareable):
         raise DataError(f"{who} returns a Shareable", got=type(reply).__name__)
@@ -138,10 +206,10 @@ def require_tree(tree: object, *, path: str = "") -> None:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """A failure that says what was raised and where in the site's code."""
-    trace = "".join(traceback.format_exception(error))
+    """A failure that says what was raised, and where in the site's code unless it is one of our errors, which say so themselves."""
     if isinstance(error, HansaError):
-        return Failure(error.code, str(error), error.path, trace)
+        return Failure(error.code, str(error), error.path)
+    trace = "".join(traceback.format_exception(error))
     return Failure(ClientError.code, traceback.format_exception_only(error)[-1].strip(), None, trace)
 
 

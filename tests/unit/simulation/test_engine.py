@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -21,9 +22,20 @@ from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.core.workflow import Outcome
 from hansa.data.federated import FederatedRows, population
 from hansa.data.rows import Rows
-from hansa.errors import CheckpointError, ConfigError, DataError, HansaError, InputError, ReplayError, SpecError, VersionError
+from hansa.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HansaError,
+    InputError,
+    Interrupted,
+    ReplayError,
+    SpecError,
+    VersionError,
+)
 from hansa.learning.fedavg import fedavg
 from hansa.simulation.engine import simulate
+from hansa.simulation.lock import running
 from hansa.testing.fakes import rows
 
 
@@ -199,11 +211,128 @@ def test_a_resumed_run_gives_the_model_and_metrics_of_an_undisturbed_one(tmp_pat
     assert [record["round"] for record in resumed.metrics] == [1, 2, 3]
 
 
-def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path: Path) -> None:
-    first = simulate(job(rounds=2), sites(0, 1), out=tmp_path / "run")
-    again = simulate(job(rounds=2), sites(0, 1), out=tmp_path / "run", resume=True)
-    assert trees.equal(first.model, again.model)
-    assert first.metrics == again.metrics
+def test_a_completed_run_is_not_resumed_and_stays_as_it_is(tmp_path: Path) -> None:
+    simulate(job(rounds=2), sites(0, 1), out=tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="the run is completed"):
+        simulate(job(rounds=2), sites(0, 1), out=tmp_path / "run", resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+
+
+class Interrupts:
+    """A site at which somebody presses Ctrl-C in a round; repeated, the run goes on."""
+
+    def __init__(self, round_: int) -> None:
+        self.round, self.pressed = round_, False
+
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:
+        if ctx.round == self.round and not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return shareable
+
+    def __repr__(self) -> str:
+        return "Interrupts()"
+
+
+def test_an_interrupted_run_is_paused_with_a_report_and_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(_: Any) -> bytes:
+        raise AssertionError("a picture takes seconds, and the run goes on")
+
+    monkeypatch.setattr("hansa.record.plot.render", drawn)
+    one = hs.Job("means", job(rounds=3).workflow, filters=[Interrupts(2)])
+    with pytest.raises(Interrupted):
+        simulate(one, sites(0, 1), out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "paused"
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_run_interrupted_before_its_first_task_is_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hansa.simulation.engine.crew_of", interrupted)
+    with pytest.raises(Interrupted):
+        simulate(job(), sites(0, 1), out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "paused"
+
+
+class Drifts(Means):
+    """A learner that never gives the same bits twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def fit(self, model: Any, data: Any, config: Any, *, rng: Any, abort: Any) -> Any:
+        self.times += 1
+        update = super().fit(model, data, config, rng=rng, abort=abort)
+        return update._replace(delta={"w": np.full(2, self.times, np.float32)})
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_that_is_not_deterministic_resumes_though_its_bits_differ(tmp_path: Path, deterministic: bool) -> None:
+    one = hs.Job("drifts", fedavg(Drifts(), rounds=3), filters=[(press := Interrupts(2))])
+    data = FederatedRows(["a", "b"], lambda slot: rows(8, seed=slot, valid=4))
+    press.round = 99
+    folder = tmp_path / "run"
+    with pytest.raises(Stop):
+        simulate(hs.Job("drifts", Killed(one.workflow, 2), filters=one.filters), data, out=folder, deterministic=deterministic)
+    (folder / "checkpoints" / "round-2.safetensors").unlink()  # round 2 is trained again, and its evaluation asked for again
+    if deterministic:
+        with pytest.raises(ReplayError, match=r"task 'evaluate_valid'"):
+            simulate(one, data, out=folder, resume=True, deterministic=True)
+    else:
+        assert len(simulate(one, data, out=folder, resume=True, deterministic=False).metrics) == 3
+        assert json.loads((folder / "run.json").read_text())["deterministic"] is False
+
+
+def test_a_folder_in_which_a_run_is_under_way_is_refused_to_another(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    whole = stopped(1, folder)
+    told: list[str] = []
+
+    def meet(federation: Any) -> None:
+        with pytest.raises(InputError, match=rf"already running; .*got process {os.getpid()} ") as caught:
+            simulate(met, sites(0), out=folder, resume=True)
+        told.append(str(caught.value))
+
+    met = hs.Job("met", meet)
+    simulate(met, sites(0), out=(folder := tmp_path / "met"))
+    assert len(told) == 1
+    with running(tmp_path / "run"), pytest.raises(InputError, match="already running"):
+        simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True)
+    assert len(simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True).metrics) == 3
+
+
+def test_a_run_that_ends_before_it_began_leaves_the_folder_empty(tmp_path: Path) -> None:
+    class Unread(hs.Job):
+        @property
+        def hash(self) -> str:
+            raise ConfigError("no hash")
+
+    with pytest.raises(ConfigError, match="no hash"):
+        simulate(Unread("unread", job().workflow), sites(0), out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ({"job": "digits.py:job"}, "job"),
+        ({"job": fedavg(Means(), rounds=1)}, "job"),
+        ({"faults": {"dropout": 0.5}}, "faults"),
+        ({"settings": {"workers": 2}}, "settings"),
+        ({"out": 3}, "out"),
+        ({"deterministic": "no"}, "deterministic"),
+        ({"keep_updates": 1}, "keep_updates"),
+        ({"keep_updates": True}, "keep_updates"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(arguments: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate(**{"job": job(), "data": sites(0), **arguments})
+    assert caught.value.path == path
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

@@ -26,7 +26,7 @@ def written(folder: Path) -> Journal:
     journal.keep(1, 0, Shareable({"n": np.array(7.0)}, {"loss": 0.5}, {"kind": "x"}), {"seen": {"n": np.arange(3)}})
     refused = Reply(1, "b", Shareable(), Failure("client", "ValueError: x", "rows", "Traceback"))
     lost = Reply(2, "c", Shareable(), Failure("lost", "the site dropped out"))
-    journal.done(1, [refused], [lost], clock=2.5, traffic={"bytes_up": 8})
+    journal.done(1, [0], [refused], [lost], clock=2.5, traffic={"bytes_up": 8})
     assert journal.ask(count(2), [0]) is None
     journal.keep(2, 0, Shareable({"n": np.array(8.0)}), {})
     return journal
@@ -51,6 +51,34 @@ def test_a_finished_task_leaves_behind_memory_time_and_traffic_once_more(tmp_pat
     assert slot == 0
     assert trees.equal(puts, {"seen": {"n": np.arange(3)}})
     assert (recorded.step.clock, recorded.step.traffic) == (2.5, {"bytes_up": 8})
+
+
+def test_a_file_of_a_site_that_was_not_admitted_is_no_reply(tmp_path: Path) -> None:
+    written(tmp_path)
+    folder = tmp_path / "journal" / "1"
+    for name in ("2.safetensors", "memory/2.safetensors"):
+        (folder / name).write_bytes((folder / name.replace("2", "0")).read_bytes())
+    recorded = Journal.open(tmp_path, SITES).ask(count(1), [0, 1, 2])
+    assert recorded is not None
+    assert ([reply.slot for reply in recorded], [slot for slot, _ in recorded.memories()]) == ([0], [0])
+
+
+def test_what_an_attempt_before_a_crash_had_left_is_gone_when_the_task_is_asked_again(tmp_path: Path) -> None:
+    written(tmp_path)
+    journal = Journal.open(tmp_path, SITES)
+    journal.ask(count(1), [0, 1, 2])
+    assert (tmp_path / "journal" / "2" / "0.safetensors").exists()
+    journal.ask(count(2), [0])
+    assert not (tmp_path / "journal" / "2").exists()
+
+
+def test_a_journal_that_is_not_exact_holds_a_workflow_to_tasks_and_slots(tmp_path: Path) -> None:
+    Journal(tmp_path, SITES).ask(count(1, w=1.0), [0, 1])
+    assert Journal.open(tmp_path, SITES, exact=False).ask(count(1, w=1.5), [0, 1]) is None
+    assert Journal.open(tmp_path, SITES).ask(count(1, w=1.5), [0, 1]) is None  # what was asked last is on record
+    for task, slots in ((count(2, w=1.0), [0, 1]), (count(1, w=1.0), [0])):
+        with pytest.raises(ReplayError):
+            Journal.open(tmp_path, SITES, exact=False).ask(task, slots)
 
 
 def test_a_task_that_was_under_way_is_asked_again(tmp_path: Path) -> None:
@@ -151,7 +179,7 @@ def test_replies_of_two_tasks_under_way_are_kept_apart(tmp_path: Path) -> None:
         journal.ask(count(number), [0])
     for seq in (1, 2):
         journal.keep(seq, 0, Shareable({"n": np.array(float(seq))}), {})
-        journal.done(seq, [], [], clock=1.0, traffic={})
+        journal.done(seq, [0], [], [], clock=1.0, traffic={})
     again = Journal.open(tmp_path, SITES)
     recorded = [again.ask(count(number), [0]) for number in (1, 2)]
     assert [float(np.asarray(reply.shareable.body["n"])) for each in recorded if each for reply in each] == [1.0, 2.0]
@@ -161,5 +189,5 @@ def test_without_a_folder_nothing_is_kept() -> None:
     journal = Journal()
     assert journal.ask(count(1), [0]) is None
     journal.keep(1, 0, Shareable(), {})
-    journal.done(1, [], [], clock=0.0, traffic={})
+    journal.done(1, [], [], [], clock=0.0, traffic={})
     journal.end()

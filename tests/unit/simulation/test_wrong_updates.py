@@ -102,6 +102,33 @@ def test_many_sites_that_raise_the_same_have_one_traceback_a_round() -> None:
     assert [len(result.metrics[0][name]) for name in ("refused", "raised")] == [2, 1]
 
 
+def test_one_line_of_code_has_one_traceback_whatever_values_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    broken: dict[int, Change] = {key: raising(ValueError(f"row {key}")) for key in (1, 2)}
+    result = simulate(job(broken), sites(0, 1, 2), progress="plain")
+    assert [each["message"] for each in result.metrics[0]["raised"]] == ["ValueError: row 1"]
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == 1
+    assert "site 'c' refused: ValueError: row 2" in shown
+
+
+def test_our_own_errors_say_what_is_wrong_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    result = simulate(job({1: raising(DataError("no rows of 2024", path="b.csv"))}), sites(0, 1), progress="plain")
+    assert "raised" not in result.metrics[0]
+    shown = capsys.readouterr().err
+    assert "site 'b' refused: no rows of 2024; at path b.csv" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_silent_run_says_at_its_end_in_one_line_that_sites_were_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(job({1: delta(1, np.nan), 2: raising(ValueError("x"))}, rounds=2), sites(0, 1, 2))
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "means: sites with refused replies: 2 of 3; first 'b', in round 1: an entry is not finite; at path delta/w"
+    )
+    simulate(job(), sites(0, 1))
+    assert capsys.readouterr().err == ""
+
+
 def test_what_a_client_raised_is_shown_once_with_round_and_site(capsys: pytest.CaptureFixture[str]) -> None:
     simulate(job({1: raising(ValueError("no such column"))}, rounds=3), sites(0, 1), progress="plain")
     shown = capsys.readouterr().err
@@ -124,7 +151,10 @@ def test_when_every_client_fails_the_error_shows_a_sites_traceback(options: dict
         simulate(job(broken), sites(0, 1, 2), **options)
     assert (caught.value.round, caught.value.task) == (1, "local_train")
     assert caught.value.message == "the quorum is out of reach: 1 needed of 3 invited; 0 admitted, 3 refused, 0 lost, 0 outstanding"
-    assert str(caught.value.hint).startswith("site 'a': Traceback (most recent call last):")
+    assert caught.value.hint == "site 'a': ValueError: no such column"
+    [note] = caught.value.__notes__  # nothing else shows it in silent mode
+    assert note.startswith("site 'a', round 1, task 'local_train':\nTraceback (most recent call last):")
+    assert "in fail\n    raise error\nValueError: no such column" in note
 
 
 @pytest.mark.parametrize("options", ENGINES, ids=["loop", "pool", "vectorised"])

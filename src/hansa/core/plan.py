@@ -80,20 +80,24 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
-@functools.lru_cache(maxsize=128)
 def plan(computation: Computation) -> Plan:
-    """The plan of a traced computation.
+    """The plan of a traced computation, made once: it is kept on the computation, and lives as long.
 
     Raises:
         TraceError: the result is at clients (nothing may leave unaggregated), or a server value is used at clients unbroadcast.
     """
+    made = computation.__dict__.get("plan")
+    if isinstance(made, Plan) and made.computation is computation:  # a copy that was changed has a plan of its own
+        return made
     if _at_clients(computation.result):
         raise TraceError(
             f"{computation.name} returns client values",
             got=computation.result.type,
             hint="aggregate them, or say federated_collect; called directly on lists it does run",
         )
-    return Plan(computation, stages_of(computation))
+    made = Plan(computation, stages_of(computation))
+    computation.__dict__["plan"] = made
+    return made
 
 
 def _at_clients(node: Node) -> bool:

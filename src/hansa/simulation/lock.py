@@ -10,8 +10,7 @@ from pathlib import Path
 
 from hansa.core.files import storage_error
 from hansa.errors import InputError
-
-LOCK = ".lock"  # holds the id of the process that ran last; the lock on it says whether it still does
+from hansa.record.lock import LOCK
 
 _held: set[int] = set()  # file descriptors of this process alone
 

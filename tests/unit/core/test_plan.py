@@ -1,5 +1,8 @@
 """Plans: reads of one stage fused, stages in order, a text for site owners, a hash that is stable."""
 
+import copy
+import gc
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,3 +169,21 @@ def test_a_computation_without_clients_has_no_stage() -> None:
 
     assert plan(first).stages == ()
     assert str(plan(first)).endswith("start() -> float32")
+
+
+def test_a_plan_is_made_once_and_goes_with_its_computation() -> None:
+    def made() -> Computation:
+        @federated_computation
+        def total(x: Clients[float]) -> Server[float]:
+            return federated_sum(x)
+
+        return total
+
+    computation = made()
+    assert plan(computation) is plan(computation)
+    altered = copy.copy(computation)
+    assert plan(altered).computation is altered
+    gone = weakref.ref(computation)
+    del computation, altered
+    gc.collect()
+    assert gone() is None

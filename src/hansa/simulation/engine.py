@@ -322,10 +322,12 @@ class _Recorder:
 
     def _saved(self) -> Saved | None:
         folder = cast(RunFolder, self.folder)
-        checkpoint = folder.latest_checkpoint()
+        checkpoint, reported = folder.latest_checkpoint(), folder.rounds()
         folder.resume_from(-1 if checkpoint is None else checkpoint.round)  # -1: not even what was reported before round 1
         self.records = folder.rounds()
         if checkpoint is None:
+            if reported and self.rounds:  # other workflows are replayed from their journal
+                print_note(f"{self.id}: there is no checkpoint of the {len(reported)} rounds so far; it begins again at round 1")
             return None
         for note in checkpoint.notes:
             print_note(note)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,25 @@ def test_a_run_is_not_resumed_on_other_rows(job: Path, capsys: pytest.CaptureFix
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     told = error_of(["run", "--resume", str(out)], capsys)
     assert (told["code"], told["path"]) == ("data", "rows.csv sha256")
+
+
+def test_a_run_without_checkpoints_begins_again_and_says_so(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = started(job)
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
+    before = (out / "model.safetensors").read_bytes()
+    assert main(["run", "--resume", str(out)]) == 0
+    assert "no checkpoint of the 1 rounds so far; it begins again at round 1" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_that_is_under_way_is_not_resumed(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = started(job)
+    with (out / ".lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        told = error_of(["run", "--resume", str(out)], capsys)
+    assert told["message"] == "the run is already running"
+    assert str(os.getpid()) in told["got"]
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, cast, get_args
 
 import msgspec
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hansa.core import codec
@@ -26,7 +23,7 @@ from hansa.core.registry import nearest
 from hansa.core.task import Reply, Task
 from hansa.core.trees import Tree
 from hansa.core.workflow import Outcome, Rounds
-from hansa.errors import ConfigError, HansaError, InputError, Interrupted, QuorumError
+from hansa.errors import ConfigError, HansaError, Interrupted, QuorumError
 from hansa.record.folder import RunFolder
 from hansa.record.info import Reference, RunInfo
 from hansa.record.progress import Mode, Progress
@@ -36,6 +33,7 @@ from hansa.simulation.federation import Saved, SimulatedFederation
 from hansa.simulation.journal import Journal
 from hansa.simulation.lock import running
 from hansa.simulation.pool import Pool, Start
+from hansa.simulation.provenance import machine, require_same, versions
 from hansa.simulation.sites import Crew, Sites, by_label
 
 Engine = Literal["loop", "pool", "vectorised"]
@@ -245,7 +243,7 @@ class _Recorder:
             folder = RunFolder.open(out)
             held.enter_context(running(folder.path))
             before = folder.info
-            _same(before, job, seed, names)
+            require_same(before, job, seed, names)
             # Bits can be compared with what was recorded only if both are the same arithmetic's.
             exact = exact and before.deterministic and (before.engine == "vectorised") == (how.engine == "vectorised")
             now = {**_engine(how), "deterministic": how.deterministic and before.deterministic}
@@ -419,44 +417,3 @@ def print_note(text: str) -> None:
 
 def _engine(how: Settings) -> dict[str, Any]:
     return {"engine": how.engine, "workers": how.workers, "deterministic": how.deterministic, "threads": how.threads}
-
-
-def _same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> None:
-    """Check that the run goes on with the job that it began with.
-
-    Raises:
-        InputError: it has completed. ConfigError: job, seed or sites differ.
-    """
-    if before.state == "completed":
-        raise InputError("the run is completed", run=before.id, hint="there is nothing to resume; start a new one")
-    if before.job_hash != job.hash:
-        was, now = before.job_hash[:12], job.hash[:12]
-        raise ConfigError("the job has changed since this run began", run=before.id, expected=f"hash {was}", got=now)
-    if before.seed != seed:
-        raise ConfigError("the run has another seed", run=before.id, expected=before.seed, got=seed)
-    if before.sites != len(names):
-        raise ConfigError("the run has other sites", run=before.id, expected=before.sites, got=len(names))
-    if not isinstance(before.slots, int) and before.slots != list(names):
-        slot = next(i for i, (was, now) in enumerate(zip(before.slots, names, strict=True)) if was != now)
-        raise ConfigError(
-            "the run has other sites", run=before.id, path=f"slot {slot}", expected=before.slots[slot], got=names[slot]
-        )
-
-
-def versions() -> dict[str, str]:
-    """The versions that bits depend on: Python, Hansa, and the numeric libraries that are loaded."""
-    found = {"python": platform.python_version()}
-    for name in ("hansa", "numpy", "torch", "scikit-learn"):
-        module = {"scikit-learn": "sklearn"}.get(name, name)
-        if module in sys.modules or name == "hansa":
-            with contextlib.suppress(PackageNotFoundError):
-                found[name] = version(name)
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What of the machine bits may depend on."""
-    config = cast(dict[str, Any], np.show_config(mode="dicts"))
-    blas = config.get("Build Dependencies", {}).get("blas", {})
-    simd = config.get("SIMD Extensions", {}).get("found", [])
-    return {"system": platform.system(), "cpu": platform.machine(), "blas": blas.get("name", ""), "simd": simd[-1:] if simd else []}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -16,7 +16,7 @@ from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.registry import nearest
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
-from hansa.core.trees import Array, Tree
+from hansa.core.trees import Tree
 from hansa.data.rows import Rows
 from hansa.errors import ClientError, DataError, HansaError, SpecError
 
@@ -164,9 +164,13 @@ def label_of(label: str, own: str, sets: Mapping[str, FederatedData]) -> str:
 def _sealed(data: Any) -> Any:
     if type(data) is not Rows:
         return data
-    parts = None if data.parts is None else _read_only(data.parts)
-    columns = {name: _read_only(values) for name, values in data.columns.items()}
-    return replace(data, x=_read_only(data.x), y=_read_only(data.y), columns=columns, parts=parts)
+    sealed = object.__new__(Rows)  # they were checked when they were made; once more would cost 25 us a load
+    for name in Rows.__slots__:
+        value = getattr(data, name)
+        if isinstance(value, Mapping):
+            value = {column: _read_only(values) for column, values in value.items()}
+        object.__setattr__(sealed, name, _read_only(value))
+    return sealed
 
 
 def read_only(tree: Tree) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def read_only(tree: Tree) -> dict[str, Any]:
     return trees.map(_read_only, tree)
 
 
-def _read_only(leaf: Array) -> Array:
+def _read_only(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):  # a NumPy scalar cannot be written to anyway
         leaf = leaf.view()
         leaf.flags.writeable = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.simulation.means import job, sites
@@ -24,7 +25,7 @@ from hansa.simulation.verify import verify
     ids=["a short deadline", "lots", "faults"],
 )
 def test_the_kept_updates_give_the_same_states_whatever_befell_the_sites(
-    tmp_path: Path, options: dict[str, float], faults: Faults, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: dict[str, Any], faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # drawing curves takes longer than the run
     one = job(rounds=3, **options)

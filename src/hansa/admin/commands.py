@@ -12,10 +12,13 @@ import typer
 if TYPE_CHECKING:
     from hansa.admin.answers import Plan, Status
     from hansa.admin.client import Run, Session
+    from hansa.admin.processes import Parts
 
 job = typer.Typer(no_args_is_help=True, help="Submit jobs to a federation, watch them, take their results home.")
 site = typer.Typer(no_args_is_help=True, help="The sites of a federation; and a site itself: enrol it, start it.")
 audit = typer.Typer(no_args_is_help=True, help="What happened, and whether the record is whole.")
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 Kit = Annotated[Path, typer.Option("--kit", envvar="HANSA_KIT", help="Your start-up kit: a folder (else HANSA_KIT).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
@@ -273,6 +276,8 @@ def up(
     """
     import os
 
+    os.environ.update(_ONE_THREAD)  # before numpy is loaded: its threads would be forked
+
     from hansa.admin import shown
     from hansa.admin.local import source
     from hansa.admin.up import Asked, run, serve
@@ -284,22 +289,31 @@ def up(
         shown.ready(local, seconds, job=job, as_json=as_json)
 
     if job is None:
-        _serve_until_ctrl_c(asked, serve, ready)
-        return
-    status, out = run(asked, job, os.environ, ready)
+        try:
+            ended = serve(asked, _parts(), os.environ, ready)
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            return
+        raise ended.failure()
+    status, out = run(asked, job, _parts(), os.environ, ready)
     shown.ran(status, out, as_json=as_json)
     _exit_as(status)
 
 
-def _serve_until_ctrl_c(asked: Any, serve: Any, ready: Any) -> None:
+def _parts() -> Parts:
+    """What a server and a site do, loaded so that their processes need not."""
     import os
 
-    try:
-        ended = serve(asked, os.environ, ready)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        return
-    raise ended.failure()
+    from hansa.admin.processes import Parts
+    from hansa.runtime.client import __main__ as client
+
+    def server(kit: Path) -> int:
+        from hansa.runtime.server.main import serve
+
+        serve(kit, environment=os.environ, ready=lambda url: print(f"ready {url}", flush=True))  # noqa: T201  the parent reads it
+        return 0
+
+    return Parts(server, lambda kit: client.main([str(kit)]))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
                 case "result":
                     answered += 1
                     shown.sites_done(answered, asked)
-                case kind if kind in _TOLD:
+                case kind if kind in _TOLD - {"run.ended"}:
                     shown.note(str(event))
     return run.status()
 

@@ -6,60 +6,95 @@ import contextlib
 import ctypes
 import os
 import select
-import selectors
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final, Self, TypeAlias
 
 from hansa.admin.local import Local
-from hansa.errors import RunError
+from hansa.errors import HansaError, RunError
 
-READY_S: Final = 30.0  # for the server to take connections
+READY_S: Final = 30.0  # for a process to say that it is ready
 GRACE_S: Final = 10.0  # for processes to end when they are asked to
-_PR_SET_PDEATHSIG: Final = 1
+_SET_PDEATHSIG, _SET_NAME = 1, 15  # prctl's
 _TAIL: Final = 2_000  # characters of a log that an error shows
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+Serve: TypeAlias = Callable[[Path], int]
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a server and a site do with their kit: each says `ready` on stdout, and serves until SIGTERM."""
+
+    server: Serve
+    site: Serve
+
+
+@dataclass
 class Child:
-    """A process of the federation, and the file that it prints to."""
+    """A process of the federation, and the file that it prints to. `code` is what it ended with; None while it lives."""
 
     name: str
-    process: subprocess.Popen[bytes]
     log: Path
+    pid: int
+    handle: int  # a pidfd: never another process's, whatever becomes of the number
+    said: int  # the end of a pipe
+    code: int | None = None
 
     @property
-    def tail(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip()
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        if self.code is None and select.select([self.handle], [], [], 0)[0]:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.code is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal it, if it is there."""
+        if self.alive:
+            signal.pidfd_send_signal(self.handle, number)
 
     def failure(self) -> RunError:
-        """That it has ended, as an error."""
-        return RunError(f"{self.name} has ended", path=str(self.log), got=f"exit code {self.process.returncode}\n{self.tail}")
+        """That it has ended, as an error that shows the end of its log."""
+        tail = self.log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip()
+        return RunError(f"{self.name} has ended", path=str(self.log), got=f"exit code {self.code}\n{tail}")
+
+    def await_ready(self) -> None:
+        """Return when it says that it is ready.
+
+        Raises:
+            RunError: it ended instead, or takes too long.
+        """
+        readable, _, _ = select.select([self.said], [], [], READY_S)
+        if not readable:
+            raise RunError(f"{self.name} was not ready within {READY_S:.0f} s", path=str(self.log))
+        if not os.read(self.said, 4_096).startswith(b"ready"):
+            select.select([self.handle], [], [], GRACE_S)
+            raise self.failure() if not self.alive else RunError(f"{self.name} does not say that it is ready", path=str(self.log))
 
 
 class Processes:
-    """A server and its sites. Leaving the context ends all of them; should this process be killed, the kernel does."""
+    """A server and its sites, forked from this process, which has loaded what they need and has one thread.
 
-    def __init__(self, local: Local, environment: Mapping[str, str]) -> None:
-        self._local, self._environment = local, {**environment, **_ONE_THREAD, "PYTHONUNBUFFERED": "1"}
+    Leaving the context ends all of them; should this process be killed, the kernel asks them to end.
+    """
+
+    def __init__(self, local: Local, parts: Parts, environment: Mapping[str, str]) -> None:
+        self._local, self._parts, self._environment = local, parts, environment
         self.children: list[Child] = []
         self._told: set[str] = set()
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         self._local.logs.mkdir(parents=True, exist_ok=True)
         try:
-            self._start("server", ["-m", "hansa.cli", "server", "start"])
+            self._start("server", self._parts.server)
             for site in self._local.sites:
-                self._start(site, ["-m", "hansa.runtime.client"])
-            _await_ready(self.children[0])
+                self._start(site, self._parts.site)
+            self.children[0].await_ready()
         except BaseException:
             self.stop()
             raise
@@ -72,58 +107,80 @@ class Processes:
         """Return when the server has let every site in.
 
         Raises:
-            RunError: one has ended instead; shows the end of its log.
+            RunError: one has ended instead.
         """
         for child in self.children[1:]:
-            _await_ready(child)
+            child.await_ready()
 
     def ended(self) -> list[Child]:
         """Processes that have ended since they were last asked about."""
-        found = [child for child in self.children if child.name not in self._told and child.process.poll() is not None]
+        found = [child for child in self.children if child.name not in self._told and not child.alive]
         self._told.update(child.name for child in found)
         return found
 
     def wait(self) -> Child:
         """The first process that ends by itself."""
-        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-            for child in self.children:
-                handle = os.pidfd_open(child.process.pid)
-                stack.callback(os.close, handle)
-                selector.register(handle, selectors.EVENT_READ, child)
-            ended: Child = selector.select()[0][0].data
-            ended.process.wait()
-            return ended
+        handles = {child.handle: child for child in self.children}
+        ended = handles[select.select(list(handles), [], [])[0][0]]
+        return ended if not ended.alive else self.wait()
 
     def stop(self) -> None:
         """End the sites, then the server: asked first, then killed; an interrupt meanwhile kills at once."""
-        sites, server = self.children[1:], self.children[:1]
         try:
-            for group in (sites, server):
+            for group in (self.children[1:], self.children[:1]):
                 for child in group:
-                    _signal(child, signal.SIGTERM)
+                    child.send(signal.SIGTERM)
                 _gone(group, GRACE_S)
         finally:
             for child in self.children:
-                _signal(child, signal.SIGKILL)
-                child.process.wait()
-                if child.process.stdout is not None:
-                    child.process.stdout.close()
+                child.send(signal.SIGKILL)
+                _gone([child], GRACE_S)
+                os.close(child.handle)
+                os.close(child.said)
+            self.children = []
 
-    def _start(self, name: str, arguments: Sequence[str]) -> Child:
-        log = self._local.logs / f"{name}.log"
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, *arguments, str(self._local.kits / name)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,  # one line, when it is ready
-                stderr=file,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for this process; it asks the others, in order
-                preexec_fn=_end_with_parent,
-            )
-        child = Child(name, process, log)
-        self.children.append(child)
-        return child
+    def _start(self, name: str, serve: Serve) -> None:
+        log, parent = self._local.logs / f"{name}.log", os.getpid()
+        said, says = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if (pid := os.fork()) == 0:
+            _become(name, log, says, parent, self._environment)
+            _serve(serve, self._local.kits / name)
+        os.close(says)
+        self.children.append(Child(name, log, pid, os.pidfd_open(pid), said))
+
+
+def _become(name: str, log: Path, says: int, parent: int, environment: Mapping[str, str]) -> None:
+    """Make this process one of the federation: a session of its own, so that Ctrl-C is for its parent; its own output and name."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    _LIBC.prctl(_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_SET_NAME, f"hansa {name}".encode()[:15])
+    if os.getppid() != parent:  # it has gone meanwhile
+        os._exit(1)
+    nothing, file = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for source, target in ((nothing, 0), (says, 1), (file, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    os.environ.update(environment)
+
+
+def _serve(serve: Serve, kit: Path) -> None:
+    """Serve, and end the process: its outermost call."""
+    code = 1
+    try:
+        code = serve(kit)
+    except HansaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @contextlib.contextmanager
@@ -140,28 +197,10 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _await_ready(child: Child) -> None:
-    """Return when the process says that it is ready."""
-    pipe = cast(IO[bytes], child.process.stdout)
-    readable, _, _ = select.select([pipe], [], [], READY_S)
-    line = pipe.readline() if readable else b""
-    if not line.startswith(b"ready"):
-        what = f"{child.name} did not start" if readable else f"{child.name} was not ready within {READY_S:.0f} s"
-        raise RunError(what, path=str(child.log), got=child.tail or None)
-
-
-def _signal(child: Child, number: signal.Signals) -> None:
-    if child.process.poll() is None:
-        child.process.send_signal(number)
-
-
 def _gone(children: Sequence[Child], within_s: float) -> None:
     """Return when all have ended, or the time is over."""
     ends = time.monotonic() + within_s
     for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.0, ends - time.monotonic()))
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if child.alive:
+            select.select([child.handle], [], [], max(0.0, ends - time.monotonic()))
+        _ = child.alive  # takes its exit code in

@@ -11,7 +11,7 @@ from hansa.admin.answers import Status
 from hansa.admin.client import connect
 from hansa.admin.follow import follow
 from hansa.admin.local import Local, Source, prepare
-from hansa.admin.processes import Child, Processes, interruptible
+from hansa.admin.processes import Child, Parts, Processes, interruptible
 from hansa.record.progress import Mode
 
 _LOOK_S = 5.0  # between looks at whether a process has ended
@@ -29,20 +29,22 @@ class Asked:
     mode: Mode = "auto"
 
 
-def serve(asked: Asked, environment: Mapping[str, str], ready: Callable[[Local, float], None]) -> Child:
+def serve(asked: Asked, parts: Parts, environment: Mapping[str, str], ready: Callable[[Local, float], None]) -> Child:
     """Keep the federation up until one of its processes ends by itself, which is returned; Ctrl-C and SIGTERM end all.
 
     `ready` is told the folder, and how many seconds it took.
     """
     began = time.monotonic()
     local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
-    with interruptible(), Processes(local, environment) as processes:
+    with interruptible(), Processes(local, parts, environment) as processes:
         processes.all_ready()
         ready(local, time.monotonic() - began)
         return processes.wait()
 
 
-def run(asked: Asked, job: str, environment: Mapping[str, str], ready: Callable[[Local, float], None]) -> tuple[Status, Path]:
+def run(
+    asked: Asked, job: str, parts: Parts, environment: Mapping[str, str], ready: Callable[[Local, float], None]
+) -> tuple[Status, Path]:
     """Put the federation up, run the job and watch it, download the run folder, and end all: how it ended, and the folder.
 
     Raises:
@@ -50,7 +52,7 @@ def run(asked: Asked, job: str, environment: Mapping[str, str], ready: Callable[
     """
     began = time.monotonic()
     local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
-    with interruptible(), Processes(local, environment) as processes, connect(local.kits / "admin") as session:
+    with interruptible(), Processes(local, parts, environment) as processes, connect(local.kits / "admin") as session:
         ready(local, time.monotonic() - began)
         made = session.submit(job, sites=local.sites, seed=asked.seed)
 

@@ -1,0 +1,172 @@
+"""`hansa up` as a person uses it: started, used from outside, interrupted, killed, started again; no process is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.e2e import jobs
+
+from hansa.admin.client import connect
+from hansa.core import codec
+from hansa.errors import RefusedError
+from hansa.simulation.engine import simulate
+
+REFERENCE = f"{Path(jobs.__file__)}:job"
+DATA = f"heart={Path(jobs.__file__)}:data"
+SEED = 3
+
+
+def hansa(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hansa.cli", *arguments]
+
+
+def tree(pid: int) -> list[int]:
+    """The processes below one."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid for child in children for pid in (int(child), *tree(int(child)))]
+
+
+def gone(pids: list[int], within_s: float = 15.0) -> bool:
+    """Whether none of the processes is there any more, at last."""
+    ends = time.monotonic() + within_s
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        select.select([handle], [], [], max(0.0, ends - time.monotonic()))
+        ended = bool(select.select([handle], [], [], 0)[0])
+        os.close(handle)
+        if not ended:
+            return False
+    return True
+
+
+@contextmanager
+def up(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """`hansa up` in a process, ready; ended by its own number."""
+    process = subprocess.Popen(
+        hansa("up", "--dir", str(folder), *more, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line.startswith('{"url"'):
+            raise AssertionError(f"{line!r} {process.communicate(timeout=30)[1]}")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    return codec.digest(simulate(jobs.job, jobs.data, seed=SEED).model)
+
+
+def test_a_job_runs_downloads_and_gives_the_hash_of_the_simulation(tmp_path: Path, expected: str) -> None:
+    folder = tmp_path / "fed"
+    command = hansa("up", "--sites", "4", "--dir", str(folder), "--job", REFERENCE, "--seed", str(SEED), "--json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["status"], said["model_sha256"]) == ("completed", expected)
+    model = Path(said["folder"]) / "model.safetensors"
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == expected
+    assert "round 3/3" in done.stderr
+    assert {path.name for path in (folder / "kits").iterdir()} == {"server", "admin", "me", *(f"site-{k}" for k in range(1, 5))}
+
+
+def test_a_federation_serves_other_commands_until_it_is_interrupted_and_leaves_no_process(tmp_path: Path, expected: str) -> None:
+    with up(tmp_path / "fed", "--data", DATA) as process:
+        started = tree(process.pid)
+        assert len(started) >= 5
+        kit = str(tmp_path / "fed" / "kits" / "admin")
+        command = hansa("job", "submit", REFERENCE, "--kit", kit, "--seed", str(SEED), "--wait", "--json")
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        run = json.loads(done.stdout)["run"]
+        with connect(kit) as session:
+            assert [site.online for site in session.sites()] == [True] * 4
+            folder = session.run(run).download(tmp_path / "home")
+        assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == expected
+        started = sorted({*started, *tree(process.pid)})
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors.splitlines()[-1]) == (0, "stopped")
+        assert gone(started, within_s=0)
+
+
+def test_when_it_is_killed_the_kernel_ends_its_processes_and_the_run_goes_on_when_it_is_up_again(
+    tmp_path: Path, expected: str
+) -> None:
+    with up(tmp_path / "fed", "--data", DATA) as process, connect(tmp_path / "fed" / "kits" / "admin") as session:
+        run = session.submit(REFERENCE, seed=SEED)
+        assert any(event.kind == "task.started" for event in run.events())
+        started = tree(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert gone(started)
+    with up(tmp_path / "fed"), connect(tmp_path / "fed" / "kits" / "admin") as session:
+        again = session.run(run.id)
+        assert again.wait().state == "completed"
+        model = again.result().model
+        assert model is not None
+        assert codec.digest(model) == expected
+
+
+def test_a_job_whose_data_no_site_has_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with up(tmp_path / "fed", "--sites", "2"), connect(tmp_path / "fed" / "kits" / "admin") as session:
+        run = session.submit(REFERENCE)
+        status = run.wait()
+        assert status.state == "refused"
+        assert "no data with the label 'heart'" in str(status.refused)
+        with pytest.raises(RefusedError, match="refused"):
+            run.result()
+        done = subprocess.run(
+            hansa("job", "watch", run.id, "--kit", str(tmp_path / "fed" / "kits" / "admin")),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--data", DATA, "--sites", "9"], "the data have fewer sites"),
+        (["--data", "nothing.py:data"], "no such file"),
+        (["--job", f"{Path(jobs.__file__)}:learner"], "something else than a Job"),
+    ],
+)
+def test_wrong_input_is_told_before_anything_starts(tmp_path: Path, arguments: list[str], told: str) -> None:
+    command = hansa("up", "--dir", str(tmp_path / "fed"), *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not (tmp_path / "fed").exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    command = hansa("up", "--dir", str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

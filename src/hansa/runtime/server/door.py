@@ -56,6 +56,7 @@ class Door:
         self._kit, self._inbox = kit, inbox
         self._ca, self._secret, self._seen = kit.ca_certificate(), new_secret(), Seen()
         self.policy: Policy = read_policy(kit.policy, kit.project_key)
+        self.document = kit.policy  # the policy as the project signed it, for sites to check
         self._stamp = self._file_stamp()
         self.on_roster: Callable[[], None] = lambda: None
 
@@ -153,12 +154,13 @@ class Door:
         self._stamp = stamp
         path = self._kit.folder / POLICY_FILE
         try:
-            policy = read_policy(path.read_bytes(), self._kit.project_key, newer_than=self.policy)
+            document = path.read_bytes()
+            policy = read_policy(document, self._kit.project_key, newer_than=self.policy)
         except (HansaError, OSError) as error:
             await self._inbox.commit({PROJECT: [Entry("policy.refused", {"reason": str(error)[:500]})]})
             return
         if policy.version > self.policy.version:
-            self.policy = policy
+            self.policy, self.document = policy, document
             await self._inbox.commit({PROJECT: [Entry("policy.taken", {"version": policy.version})]})
             self.on_roster()
 

@@ -35,6 +35,7 @@ from hansa.runtime.store.blobs import FileBlobs
 
 _PR_SET_PDEATHSIG: Final = 1
 _CHUNK: Final = 1 << 20
+_LIBRARIES: Final = {"hansa": "hansa", "numpy": "numpy", "torch": "torch", "scikit-learn": "sklearn"}  # bits depend on these
 
 
 @dataclass
@@ -173,7 +174,7 @@ def _chunks(content: mmap.mmap) -> Iterator[bytes]:
 def _versions() -> dict[str, str]:
     """The versions that bits depend on."""
     found = {"python": platform.python_version()}
-    for name in ("hansa", "numpy"):
+    for name in [each for each in _LIBRARIES if each == "hansa" or _LIBRARIES[each] in sys.modules]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -36,6 +36,7 @@ from hansa.runtime.store.blob import MissingBlobError
 from hansa.runtime.store.event import Entry
 
 BODY_LIMIT: Final = 2 * CHUNK  # beyond it the connection is cut; below, who sends too much is told
+POLICY_LIMIT: Final = 2 * JSON_LIMIT  # bytes of a policy in an answer: some 3,000 members
 LOG: Final = logging.getLogger("hansa.server")
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
@@ -111,7 +112,16 @@ async def hello(request: Asked) -> Response[bytes]:
         entry = Entry("site.hello", {"site": asker.name, "hello": msgspec.to_builtins(said)})
         await people.inbox.commit({PROJECT: [entry]})
     people.inbox.bells.ring(ARRANGE)
-    return _said(Welcome(version=version, project=people.door.policy.project, site=asker.name, after=0, epoch=book.epoch))
+    document = people.door.document if len(people.door.document) <= POLICY_LIMIT else b""  # sites then keep their kit's
+    welcome = Welcome(
+        version=version,
+        project=people.door.policy.project,
+        site=asker.name,
+        after=0,
+        epoch=book.epoch,
+        policy=document.decode(),
+    )
+    return _said(welcome)
 
 
 @get("/v1/work")
@@ -189,9 +199,8 @@ async def results(request: Asked) -> Response[bytes]:
 @post("/v1/beats", status_code=204)
 async def beats(request: Asked) -> None:
     """A sign of life."""
-    people, asker = _site(request)
-    beat: Beat = await _body(request, Beat)
-    people.presence.beat(asker.name, beat)
+    _site(request)
+    await _body(request, Beat)
 
 
 @post("/v1/notes", status_code=204)

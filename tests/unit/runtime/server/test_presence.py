@@ -1,0 +1,43 @@
+"""Sites that fall silent are told of once, and sites that come back are there again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hansa.runtime.server.presence import Presence
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_a_silent_site_is_told_of_once_and_is_back_when_it_is_heard_of() -> None:
+    gone: list[str] = []
+    told, stop = asyncio.Event(), asyncio.Event()
+
+    def on_gone(site: str, why: str) -> None:
+        gone.append(site)
+        told.set()
+
+    presence = Presence(["known"], on_gone, lost_after_s=0.05)
+    assert presence.online("known")
+    assert not presence.online("stranger")
+    assert presence.heard("new")
+    watching = asyncio.create_task(presence.watch(stop))
+    async with asyncio.timeout(5):
+        while len(gone) < 2:
+            told.clear()
+            await told.wait()
+    assert sorted(gone) == ["known", "new"]
+    assert not presence.online("known")
+    assert presence.heard("known")
+    assert not presence.heard("known")
+    assert presence.online("known")
+    stop.set()
+    async with asyncio.timeout(5):
+        await watching

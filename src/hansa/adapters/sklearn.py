@@ -48,7 +48,7 @@ def sgd_classifier(
     features: int | None = None,
     *,
     lr: float = 0.01,
-    epochs: int = 1,
+    epochs: int | None = None,
     steps: int | None = None,
     batch: int = 32,
     loss: str = "log_loss",
@@ -69,14 +69,14 @@ def sgd_classifier(
         ConfigError: a setting is out of range.
     """
     make = functools.partial(linear_model.SGDClassifier, loss=loss, penalty=penalty, alpha=alpha)
-    return SklearnLearner(make, classes=classes, features=features, lr=lr, epochs=epochs, steps=steps, batch=batch)
+    return SklearnLearner(make, classes=classes, features=features, lr=lr, epochs=_one(epochs, steps), steps=steps, batch=batch)
 
 
 def sgd_regressor(
     features: int | None = None,
     *,
     lr: float = 0.01,
-    epochs: int = 1,
+    epochs: int | None = None,
     steps: int | None = None,
     batch: int = 32,
     loss: str = "squared_error",
@@ -92,7 +92,14 @@ def sgd_regressor(
         ConfigError: a setting is out of range.
     """
     make = functools.partial(linear_model.SGDRegressor, loss=loss, penalty=penalty, alpha=alpha)
-    return SklearnLearner(make, features=features, lr=lr, epochs=epochs, steps=steps, batch=batch)
+    return SklearnLearner(make, features=features, lr=lr, epochs=_one(epochs, steps), steps=steps, batch=batch)
+
+
+def _one(epochs: int | None, steps: int | None) -> int:
+    """How many epochs, where a person gives epochs or steps or nothing."""
+    if epochs is not None and steps is not None:
+        raise ConfigError("give epochs or steps", path="steps", got=f"epochs={epochs}, steps={steps}")
+    return 1 if epochs is None else epochs
 
 
 @dataclass(frozen=True, repr=False)

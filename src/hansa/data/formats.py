@@ -99,7 +99,7 @@ def read_csv(path: Path, *, label: str, site: str | None = None) -> Rows:
                 "a line does not fit the header", path=f"{path}:{number}", expected=f"{len(header)} cells", got=len(cells)
             )
     columns = {name: [(number, cells[k].strip()) for number, cells in lines[1:]] for k, name in enumerate(header)}
-    x = np.stack([_numbers(path, name, columns[name]) for name in features], axis=1)
+    x = np.stack([_numbers(path, name, columns[name], hint=_text_hint(name, site)) for name in features], axis=1)
     sites = {} if site is None else {site: np.array([_present(path, site, *cell) for cell in columns[site]])}
     return Rows(x.astype(np.float32), _label(path, label, columns[label]), sites, features=tuple(features))
 
@@ -150,7 +150,7 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"the file cannot be read: {error.strerror}", path=str(path)) from error
 
 
-def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Array:
+def _numbers(path: Path, name: str, cells: list[tuple[int, str]], *, hint: str) -> Array:
     values = np.empty(len(cells))
     for k, (number, cell) in enumerate(cells):
         if cell.lower() in _MISSING:
@@ -161,12 +161,19 @@ def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Array:
         except ValueError:
             values[k] = np.inf
         if not abs(values[k]) <= np.finfo(np.float32).max:
-            raise DataError("a cell is not a number", path=f"{path}:{number}, column {name}", got=repr(cell[:40]))
+            raise DataError("a cell is not a number", path=f"{path}:{number}, column {name}", got=repr(cell[:40]), hint=hint)
     return values
 
 
+def _text_hint(name: str, site: str | None) -> str:
+    """What to do about a column of text."""
+    numbered = "give each category a column of 0 and 1"
+    return numbered if site is not None else f'if it says where a row belongs: site = "{name}"; otherwise {numbered}'
+
+
 def _label(path: Path, name: str, cells: list[tuple[int, str]]) -> Array:
-    values = _numbers(path, name, [(number, _present(path, name, number, cell)) for number, cell in cells])
+    known = [(number, _present(path, name, number, cell)) for number, cell in cells]
+    values = _numbers(path, name, known, hint="number the classes from 0, as no = 0 and yes = 1; other targets are numbers")
     return values.astype(np.int64) if (values == np.rint(values)).all() else values.astype(np.float32)
 
 

@@ -66,13 +66,14 @@ def check(options: Options, *, algorithm: Callable[..., Any] | None = None, fixe
         ConfigError: an option is unknown, out of its range, or not this algorithm's to take; names it.
     """
     own = [] if algorithm is None else [name for name in inspect.signature(algorithm).parameters if name != "options"]
-    called = "no algorithm" if algorithm is None else f"{algorithm.__name__} never"
+    who = "the algorithm" if algorithm is None else algorithm.__name__
     for name, value in options.items():
         if name not in Options.__annotations__:
             known = sorted({*Options.__annotations__, *own})
-            raise ConfigError(f"{called} takes {name!r}", path=name, hint=registry.nearest(name, known))
+            takes_no = "no algorithm takes" if algorithm is None else f"{who} takes no"
+            raise ConfigError(f"{takes_no} {name!r}", path=name, hint=registry.nearest(name, known))
         if fixed and name in fixed and value is not None:
-            raise ConfigError(f"{called} takes {name!r}", path=name, got=value, hint=f"it is always {fixed[name]!r} here")
+            raise ConfigError(f"{who} never takes {name!r}", path=name, got=value, hint=f"it is always {fixed[name]!r} here")
     if options.get("epochs") is not None and options.get("steps") is not None:
         raise ConfigError("give epochs or steps", path="steps", got=f"epochs={options['epochs']}, steps={options['steps']}")
     _check_training(options)

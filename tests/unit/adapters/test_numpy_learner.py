@@ -308,3 +308,8 @@ def test_all_rows_at_once_are_trained_on_for_many_epochs() -> None:
 )
 def test_it_tells_its_step_rule(learner: NumpyLearner, rule: str) -> None:
     assert learner.rule == rule
+
+
+def test_epochs_and_steps_are_not_given_together() -> None:
+    with pytest.raises(ConfigError, match="give epochs or steps"):
+        softmax(2, 4, epochs=1, steps=2)

@@ -175,3 +175,8 @@ def test_a_job_file_finds_the_learner_by_name(name: str) -> None:
     make = registry.find("learners", f"sklearn.{name}")
     assert callable(make)
     assert isinstance(make(features=2), SklearnLearner)
+
+
+def test_epochs_and_steps_are_not_given_together() -> None:
+    with pytest.raises(ConfigError, match="give epochs or steps"):
+        sgd_regressor(4, epochs=1, steps=2)

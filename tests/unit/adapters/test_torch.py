@@ -24,6 +24,7 @@ from hansa.core.protocols import BatchLearner, Dataset, FitConfig, Update  # noq
 from hansa.core.rng import generator  # noqa: E402
 from hansa.core.task import Aborted, Signal  # noqa: E402
 from hansa.core.trees import Array, Tree  # noqa: E402
+from hansa.data.rows import Rows  # noqa: E402
 from hansa.errors import ConfigError, DataError, SpecError  # noqa: E402
 from hansa.testing.contracts import SplitRows, blobs  # noqa: E402
 
@@ -519,3 +520,57 @@ def test_it_tells_its_step_rule_and_nothing_of_what_it_does_not_know() -> None:
     assert named == ["sgd", "sgd", "momentum", "adamw"]
     assert rule(optimizer=lambda params, lr: torch.optim.SGD(params, lr=lr)) is None
     assert rule(fit=lambda module, data, config: None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("proximal", FitConfig(proximal=0.1)),
+        ("clip", FitConfig(clip=1.0)),
+        ("correction", FitConfig(correction={"weight": np.zeros((1, 1), np.float32)})),
+    ],
+)
+def test_a_loop_of_ones_own_honours_what_it_says_and_nothing_else_may_be_asked_of_it(name: str, config: FitConfig) -> None:
+    seen: list[FitConfig] = []
+
+    def mine(module: nn.Module, data: Dataset, config: FitConfig) -> None:
+        seen.append(config)
+
+    options: dict[str, Any] = {"loss": F.mse_loss, "fit": mine}
+    model = TorchLearner(line, **options).init(generator(0))
+    rows = Rows(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+    with pytest.raises(ConfigError, match=f"honours=\\('{name}',\\)") as caught:
+        TorchLearner(line, **options).fit(model, rows, config, rng=generator(0), abort=Signal())
+    assert caught.value.path == name
+    assert not seen
+    learner = TorchLearner(line, **options, honours=[name])
+    learner.fit(model, rows, config, rng=generator(0), abort=Signal())
+    assert getattr(seen[0], name) == getattr(config, name)
+    assert f"honours=('{name}',)" in repr(learner)
+
+
+def test_a_loss_that_hangs_on_its_graph_is_taken_as_a_number() -> None:
+    def mine(module: nn.Module, data: Dataset, config: FitConfig) -> Any:
+        loss = module(torch.ones(1, 1)).sum() * 0 + 2
+        return loss if config.steps == 1 else {"loss": loss}
+
+    learner = TorchLearner(line, loss=F.mse_loss, fit=mine)
+    rows = Rows(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+    for steps in (1, 2):
+        asked = FitConfig(steps=steps)
+        assert learner.fit(learner.init(generator(0)), rows, asked, rng=generator(0), abort=Signal()).loss == 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"honours": "clip", "fit": print}, "honours"),
+        ({"honours": ["clop"], "fit": print}, "honours"),
+        ({"honours": ["clip"]}, "honours"),
+        ({"epochs": 1, "steps": 1}, "steps"),
+    ],
+)
+def test_what_a_learner_cannot_be_made_of_is_named(options: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TorchLearner(line, loss=F.mse_loss, **options)
+    assert caught.value.path == path

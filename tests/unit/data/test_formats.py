@@ -181,3 +181,12 @@ def test_without_pillow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"hansa\[images\]"):
         decode_jpegs(Path("a.npz"), np.zeros(0, np.uint8), np.zeros(1, np.int64))
+
+
+def test_text_where_a_number_belongs_is_told_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("hospital,a,label\nnorth,1,yes\n")
+    with pytest.raises(DataError, match='site = "hospital"'):
+        read_csv(path, label="label")
+    with pytest.raises(DataError, match="no = 0 and yes = 1"):
+        read_csv(path, label="label", site="hospital")

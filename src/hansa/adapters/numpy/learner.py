@@ -27,7 +27,7 @@ def logistic(
     features: int | None = None,
     *,
     lr: float = 0.1,
-    epochs: int = 1,
+    epochs: int | None = None,
     steps: int | None = None,
     batch: int = 32,
     l2: float = 0.0,
@@ -49,7 +49,7 @@ def logistic(
     Raises:
         ConfigError: a setting is out of range.
     """
-    settings = Settings(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
+    settings = Settings.given(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
     return NumpyLearner("logistic", settings, features=features)
 
 
@@ -58,7 +58,7 @@ def softmax(
     features: int | None = None,
     *,
     lr: float = 0.1,
-    epochs: int = 1,
+    epochs: int | None = None,
     steps: int | None = None,
     batch: int = 32,
     l2: float = 0.0,
@@ -78,7 +78,7 @@ def softmax(
     Raises:
         ConfigError: a setting is out of range.
     """
-    settings = Settings(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
+    settings = Settings.given(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
     return NumpyLearner("softmax", settings, features=features, classes=classes)
 
 
@@ -88,7 +88,7 @@ def mlp(
     classes: int | None = None,
     features: int | None = None,
     lr: float = 0.1,
-    epochs: int = 1,
+    epochs: int | None = None,
     steps: int | None = None,
     batch: int = 32,
     l2: float = 0.0,
@@ -107,7 +107,7 @@ def mlp(
     Raises:
         ConfigError: a setting is out of range.
     """
-    settings = Settings(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
+    settings = Settings.given(lr=lr, epochs=epochs, steps=steps, batch=batch, l2=l2, momentum=momentum, optimizer=optimizer)
     return NumpyLearner("mlp", settings, features=features, classes=classes, hidden=tuple(hidden))
 
 

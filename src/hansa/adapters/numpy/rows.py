@@ -41,7 +41,7 @@ def require_finite(x: Array, *, path: str = "x") -> None:
             path=f"{path} column {column}",
             expected="finite numbers",
             got=f"{int((~np.isfinite(x[:, column])).sum())} of {len(x)} rows",
-            hint="impute missing values with the statistics round, hansa.learning.standardise",
+            hint="impute and scale by a federated statistics round: algorithm.standardise = true, in Python standardise=True",
         )
 
 

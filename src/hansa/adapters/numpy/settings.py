@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hansa.core.protocols import FitConfig
 from hansa.core.trees import Tree
@@ -16,7 +16,7 @@ Optimizer: TypeAlias = Literal["sgd", "adam"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """lr: step size. epochs or steps: how long; steps win. batch: rows a step, 0 means all rows.
+    """lr: step size. epochs or steps: how long; where there are steps they count. batch: rows a step, 0 means all rows.
 
     l2: adds l2 * w to the gradient of the weights, not of the biases. momentum: of SGD, as torch has it. clip, proximal,
     correction: see FitConfig.
@@ -53,6 +53,17 @@ class Settings:
             raise ConfigError("no optimizer of this name", path="optimizer", expected="'sgd' or 'adam'", got=repr(self.optimizer))
         if self.optimizer == "adam" and self.momentum:
             raise ConfigError("momentum is SGD's", path="momentum", hint="leave it out, or take optimizer='sgd'")
+
+    @staticmethod
+    def given(*, epochs: int | None, steps: int | None, **others: Any) -> Settings:
+        """The settings that a person gives: epochs or steps, and one epoch where neither is.
+
+        Raises:
+            ConfigError: both are given, or a value is out of range.
+        """
+        if epochs is not None and steps is not None:
+            raise ConfigError("give epochs or steps", path="steps", got=f"epochs={epochs}, steps={steps}")
+        return Settings(epochs=1 if epochs is None else epochs, steps=steps, **others)
 
     def under(self, config: FitConfig) -> Settings:
         """These settings with what the algorithm asks for. Its `epochs` or `steps` replace both of the learner's."""

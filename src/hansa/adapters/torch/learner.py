@@ -25,6 +25,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 OwnFit: TypeAlias = Callable[[nn.Module, Dataset, FitConfig], Any]  # nothing, a loss, or a mapping: checked when it returns
 
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
+_TERMS = ("proximal", "correction", "clip")  # of FitConfig: what an algorithm adds to a step
 _DEFAULTS: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "device": "auto", "fit": None, "threads": 1}
 
 
@@ -39,11 +40,12 @@ class TorchLearner:
         all its leaves are loaded for every call; what it keeps elsewhere (a plain Python attribute) is its own affair.
     loss: (output, y) -> scalar mean. It decides, unless `scores` and `metrics` say otherwise, how outputs are read:
         cross_entropy gives softmax scores, binary_cross_entropy_with_logits sigmoid, others the output itself.
-    lr, epochs or steps, batch: local training, where the algorithm asks for nothing else. steps win; batch 0 is all rows.
+    lr, epochs or steps, batch: local training, where the algorithm asks for nothing else; one epoch, or all rows with batch 0.
     optimizer: "sgd" (with momentum), "adam", "adamw", or a function of (params, lr) that returns a torch optimizer.
     fit: the user's own loop, `fit(module, train_rows, config)`; trains the loaded module in place, with `config` filled in and
         torch's generators seeded. It may return nothing, the loss, or a dict with any of "loss", "steps", "examples".
-        `proximal`, `correction` and `clip` are then its business.
+    honours: which of "proximal", "correction" and "clip" the user's loop takes from `config` and does; an algorithm that asks for
+        another is refused, so that FedProx is never a FedAvg in silence.
     device: "auto" is cuda, else mps, else cpu.
     threads: torch's intra-op threads while it works (restored after); more than one and results differ from run to run.
 
@@ -65,13 +67,14 @@ class TorchLearner:
         *,
         loss: Loss,
         lr: float = 0.1,
-        epochs: int = 1,
+        epochs: int | None = None,
         steps: int | None = None,
         batch: int = 32,
         optimizer: Name | Factory = "sgd",
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         fit: OwnFit | None = None,
+        honours: Sequence[str] = (),
         metrics: Sequence[str] | None = None,
         scores: Scores | None = None,
         device: Device = "auto",
@@ -87,8 +90,11 @@ class TorchLearner:
             raise ConfigError("not a number of threads", path="threads", got=repr(threads), expected="1 or more, or None")
         if fit is not None and not callable(fit):
             raise ConfigError("your own loop is a function", path="fit", got=repr(fit), expected="fit(module, rows, config)")
+        if epochs is not None and steps is not None:
+            raise ConfigError("give epochs or steps", path="steps", got=f"epochs={epochs}, steps={steps}")
         self._model, self._fit, self._device, self._threads = model, fit, device, threads
-        self._plan = Plan(lr, epochs, steps, batch)
+        self._honours = _honoured(honours, fit)
+        self._plan = Plan(lr, 1 if epochs is None else epochs, steps, batch)
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
         self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
         self._text = self._describe(scores, metrics)
@@ -199,11 +205,17 @@ class TorchLearner:
         return {**self.__dict__, "_kept": None, "_transient": []}
 
     def _own_fit(self, fit: OwnFit, model: Tree, part: Dataset, plan: Plan, device: torch.device) -> Update:
+        for asked in _TERMS:
+            if getattr(plan, asked) not in (None, 0.0) and asked not in self._honours:
+                hint = f"do it in your loop, by config.{asked}, and say honours=({asked!r},); the built-in loop does it"
+                raise ConfigError(
+                    f"the algorithm asks for {asked}, and your own loop does not say that it does it", path=asked, hint=hint
+                )
         module = self._build(0, device)  # a new one: what the user's loop hangs on it, or freezes, must not reach the next client
         leaves.load(module, model)
         said = _said(fit(module.train(), part, plan.config()))
         steps, examples = said.get("steps", plan.count(len(part))), said.get("examples", len(part))
-        return Update(leaves.delta(module, model), int(examples), int(steps), plan.lr, float(said.get("loss", math.nan)))
+        return Update(leaves.delta(module, model), int(examples), int(steps), plan.lr, _number(said.get("loss", math.nan)))
 
     def _build(self, seed: int, device: torch.device) -> nn.Module:
         with leaves.seeded(seed, torch.device("cpu")):
@@ -249,6 +261,7 @@ class TorchLearner:
             "threads": self._threads,
         }
         parts += [f"{key}={name(v) if callable(v) else v}" for key, v in settings.items() if v != _DEFAULTS[key]]
+        parts += [f"honours={self._honours}"] if self._honours else []
         parts += [f"scores={scores}"] if scores else []
         parts += [f"metrics={tuple(metrics)}"] if metrics is not None else []
         return f"TorchLearner({', '.join(parts)})"
@@ -286,7 +299,24 @@ def _said(result: Any) -> Mapping[str, Any]:
             )
         return result
     if isinstance(result, int | float | np.number) or (isinstance(result, Tensor) and result.numel() == 1):
-        return {"loss": float(result)}
+        return {"loss": _number(result)}
     raise ConfigError(
         "your own loop returned something else", path="fit", got=type(result).__name__, expected="None, a loss or a dict"
     )
+
+
+def _number(value: Any) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)  # a loss may still hang on its graph
+
+
+def _honoured(names: Sequence[str], fit: OwnFit | None) -> tuple[str, ...]:
+    """The names in their order, each known.
+
+    Raises:
+        ConfigError: one is not, or there is no loop of the user's own that could honour them.
+    """
+    if isinstance(names, str) or not set(names) <= set(_TERMS):
+        raise ConfigError("no such term", path="honours", got=repr(names), expected=f"some of {', '.join(_TERMS)}")
+    if names and fit is None:
+        raise ConfigError("the built-in loop honours all", path="honours", got=repr(names), hint="it is for fit=")
+    return tuple(term for term in _TERMS if term in names)

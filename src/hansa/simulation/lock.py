@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 from collections.abc import Iterator
@@ -43,7 +44,8 @@ def running(folder: Path) -> Iterator[None]:
             where, hint = str(folder), "wait for its end, or stop that process"
             raise InputError("the run is already running", path=where, got=f"process {owner}", hint=hint) from None
         except OSError as error:
-            raise storage_error(error, path) from error
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks keeps nobody out
+                raise storage_error(error, path) from error
         yield
     finally:
         if mine and not (folder / "run.json").exists():  # it ended before it began: the folder is left as empty as it was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -303,6 +304,14 @@ def test_a_folder_in_which_a_run_is_under_way_is_refused_to_another(tmp_path: Pa
     with running(tmp_path / "run"), pytest.raises(InputError, match="already running"):
         simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True)
     assert len(simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True).metrics) == 3
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    assert simulate(job(), sites(0), out=tmp_path / "run").metrics
 
 
 def test_a_run_that_ends_before_it_began_leaves_the_folder_empty(tmp_path: Path) -> None:

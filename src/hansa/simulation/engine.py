@@ -44,7 +44,7 @@ ENGINES = ("loop", "pool", "vectorised")
 class Settings:
     """How a job is simulated.
 
-    engine: `loop`, `pool` (of `workers` processes) or `vectorised`. start: how workers start. deterministic: one thread for BLAS, so
+    engine: `loop`, `pool` (of `workers` processes) or `vectorised`. start: how workers start. deterministic: one BLAS thread, so
     that one seed gives one model on one kind of machine; without it the workers share the cores. keep_updates: store what every
     site sends, for `hansa runs verify`. checkpoint_every: rounds between checkpoints. progress: what is shown on stderr; `silent`
     is one line at the end, where sites were refused.

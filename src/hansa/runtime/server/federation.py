@@ -158,7 +158,8 @@ class _Asked:
         self._f, self._task, self._slots, self._policy, self._seq = federation, task, slots, policy, seq
         self.refused: list[Reply] = []
         self.lost: list[Reply] = []
-        self._blobs: dict[int, tuple[int, str]] = {}  # slot -> attempt and digest of what the gate has admitted
+        self._blobs: dict[tuple[int, int], str] = {}  # (slot, attempt) -> the digest of a reply that came
+        self._counted: dict[int, int] = {}  # slot -> the attempt that counts
         self._down = trees.nbytes(task.shareable.body)
         self._up = self._asked = 0
         self._outcome: link.Close | None = None
@@ -177,10 +178,9 @@ class _Asked:
         self._f.traffic["bytes_down"] += outcome.bytes_down
         if outcome.abandoned is not None:
             raise QuorumError(outcome.abandoned, round=self._task.round, task=self._task.name, hint=outcome.hint)
-        blobs = {(came.slot, came.attempt): came.blob for came in opened.came} if opened.closed else {}
+        self._blobs |= {(came.slot, came.attempt): came.blob for came in opened.came if came.blob is not None}
         for each in outcome.admitted:
-            digest = self._blobs[each.slot][1] if each.slot in self._blobs else blobs[each.slot, each.attempt]
-            yield Reply(each.slot, self._f.sites[each.slot], self._f.read(str(digest)))
+            yield Reply(each.slot, self._f.sites[each.slot], self._f.read(self._blobs[each.slot, each.attempt]))
 
     def _open(self) -> Step:
         """Tell the server of the step, and hear what it knows of it."""
@@ -252,14 +252,16 @@ class _Asked:
             gate.admit(reply, self._task.expect)
         except UpdateError as error:
             return Failure(error.code, str(error), error.path)
-        self._blobs[came.slot] = (came.attempt, str(came.blob))
+        self._blobs[came.slot, came.attempt] = str(came.blob)
         return None
 
     def _count(self, event: Event, commands: Sequence[Command]) -> None:
-        """Remember a site that was refused or lost for good."""
+        """Remember which attempt counts, and a site that was refused or lost for good."""
         if any(isinstance(command, Discard | Assign) for command in commands):
             return
-        if isinstance(event, Refused):
+        if isinstance(event, Replied):
+            self._counted[event.slot] = event.attempt
+        elif isinstance(event, Refused):
             self.refused.append(self._failed(Verdict(event.slot, event.attempt, event.failure)))
             self._f.on_failure(self.refused[-1], self._task)
         elif isinstance(event, Lost):
@@ -275,7 +277,7 @@ class _Asked:
         for command in commands:
             match command:
                 case Close(admitted):
-                    outcome = self._ended(state, [Verdict(slot, self._blobs[slot][0]) for slot in admitted])
+                    outcome = self._ended(state, [Verdict(slot, self._counted[slot]) for slot in admitted])
                 case Abandon(reason):
                     outcome = self._ended(state, [], abandoned=reason, hint=self._why())
         return outcome

@@ -1,0 +1,177 @@
+"""A run's side of the link, with the server's lines given by hand: the engine on committed events, and on the same again."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hansa.core import codec
+from hansa.core.round import Policy
+from hansa.core.task import Aborted, Expect, Failure, Reply, Shareable, Task
+from hansa.core.trees import Spec, leaves
+from hansa.errors import QuorumError, ReplayError, RunError
+from hansa.runtime.jobs import link
+from hansa.runtime.jobs.link import Came, Link, ServerGone, Start, Step
+from hansa.runtime.server.federation import DeployedFederation
+from hansa.runtime.store.blobs import FileBlobs
+
+LIKE = {"w": np.zeros(2, np.float32)}
+TASK = Task("train", Shareable(LIKE), 1, expect=(Expect("u", Spec.of(LIKE)),))
+
+
+class Server:
+    """The other end: what it is asked, and lines to answer with."""
+
+    def __init__(self, folder: Path) -> None:
+        ours, theirs = socket.socketpair()
+        self.socket, self.blobs, self.reports = ours, FileBlobs(folder, reserve_bytes=0), list[dict[str, Any]]()
+        start = Start(
+            run="r", reference="", source="", folder="", blobs=str(folder), sites=["a", "b", "c"], seed=7, submitted=0.0
+        )  # fmt: skip
+        self.federation = DeployedFederation(start, Link(theirs), self.blobs, self.report, lambda *_: None)
+
+    def report(self, record: dict[str, Any]) -> dict[str, Any]:
+        self.reports.append(record)
+        return record
+
+    def say(self, *lines: link.Line) -> None:
+        self.socket.sendall(b"".join(map(link.encode, lines)))
+
+    def heard(self) -> list[link.FromRun]:
+        return [link.from_run(line) for line in self.socket.recv(1 << 20).splitlines()]
+
+    def step(self, *came: Came, **more: Any) -> Step:
+        now = time.time()
+        return Step(seq=1, opened_at=now, now=now, last=1, came=list(came), **more)
+
+    def came(self, slot: int, value: float = 1.0, *, attempt: int = 1, at: float = 0.0, **more: Any) -> Came:
+        blob = self.blobs.put(codec.encode_parts(Shareable({"u": {"w": np.full(2, value, np.float32)}})))
+        return Came(seq=1, slot=slot, attempt=attempt, at=at or time.time(), blob=blob.digest, blob_bytes=blob.size, **more)
+
+    def ask(self, policy: Policy | None = None) -> list[Reply]:
+        self.replies = self.federation.task(TASK, [0, 1, 2], policy or Policy())
+        return list(self.replies)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "blobs")
+    yield made
+    made.socket.close()
+    made.federation.link._socket.close()
+
+
+def values(replies: list[Reply]) -> list[tuple[str, float]]:
+    return [(reply.site, float(dict(leaves(reply.shareable.body))["u/w"][0])) for reply in replies]
+
+
+def test_replies_come_in_slot_order_whatever_the_order_of_their_commits(server: Server) -> None:
+    server.say(server.step(), server.came(2, 3.0), server.came(0, 1.0), server.came(1, 2.0))
+    assert values(server.ask()) == [("a", 1.0), ("b", 2.0), ("c", 3.0)]
+    opened, closed = server.heard()
+    assert isinstance(opened, link.Open)
+    assert codec.decode(server.blobs.path(opened.body).read_bytes()).body.keys() == {"w"}
+    assert isinstance(closed, link.Close)
+    assert [verdict.slot for verdict in closed.admitted] == [0, 1, 2]
+    assert (closed.bytes_up, closed.bytes_down) == (24, 24)
+
+
+def test_a_reply_that_the_gate_refuses_and_a_site_that_is_lost_are_named_and_left_out(server: Server) -> None:
+    lost = Came(seq=1, slot=2, attempt=1, at=time.time(), lost=True)
+    server.say(server.step(), server.came(0, float("nan")), lost, server.came(1, 2.0))
+    assert values(server.ask()) == [("b", 2.0)]
+    assert [(r.site, r.failure.code, r.failure.path) for r in server.replies.refused if r.failure] == [("a", "not_finite", "u/w")]
+    assert [r.site for r in server.replies.lost] == ["c"]
+
+
+def test_a_blob_that_is_no_message_is_refused(server: Server) -> None:
+    blob = server.blobs.put([b"\x80\x04pickle"])
+    server.say(
+        server.step(),
+        server.came(0),
+        server.came(1),
+        Came(seq=1, slot=2, attempt=1, at=time.time(), blob=blob.digest, blob_bytes=8),
+    )
+    assert len(server.ask()) == 2
+    assert [(r.site, r.failure.code) for r in server.replies.refused if r.failure] == [("c", "spec")]
+
+
+def test_at_the_deadline_the_round_closes_with_its_quorum_and_the_rest_is_late(server: Server) -> None:
+    server.say(server.step(), server.came(1, 5.0))
+    began = time.monotonic()
+    assert values(server.ask(Policy(deadline_s=0.2))) == [("b", 5.0)]
+    assert 0.1 < time.monotonic() - began < 5
+    assert [(r.site, r.failure.code) for r in server.replies.lost if r.failure] == [("a", "late"), ("c", "late")]
+
+
+def test_a_result_committed_after_the_deadline_is_late_also_when_the_run_was_down_meanwhile(server: Server) -> None:
+    opened = time.time() - 100.0
+    came = [server.came(0, at=opened + 1.0), server.came(1, at=opened + 9.0), server.came(2, at=opened + 2.0)]
+    server.say(Step(seq=1, opened_at=opened, now=opened + 100.0, last=1, came=came))
+    assert values(server.ask(Policy(deadline_s=5.0))) == [("a", 1.0)]
+    assert [r.site for r in server.replies.lost] == ["b", "c"]
+
+
+def test_a_site_is_asked_again_where_the_policy_says_so_and_only_its_new_attempt_counts(server: Server) -> None:
+    failed = Came(seq=1, slot=0, attempt=1, at=time.time(), failure=Failure("client", "boom"))
+    server.say(server.step(), failed, server.came(0, 9.0), server.came(1), server.came(2), server.came(0, 2.0, attempt=2))
+    assert values(server.ask(Policy(attempts=2))) == [("a", 2.0), ("b", 1.0), ("c", 1.0)]
+    assert [line.again for line in server.heard() if isinstance(line, link.Assign)] == [[(0, 2)]]
+
+
+def test_without_a_quorum_the_round_fails_naming_the_first_reason_and_fails_again_when_recalled(server: Server) -> None:
+    refused = [Came(seq=1, slot=slot, attempt=1, at=time.time(), failure=Failure("refused", f"no {slot}")) for slot in (0, 1)]
+    server.say(server.step(*refused))
+    with pytest.raises(QuorumError, match="no 0"):
+        server.ask(Policy(quorum=2))
+    closed = server.heard()[-1]
+    assert isinstance(closed, link.Close)
+    server.federation.seq = 0
+    server.say(server.step(*refused, closed=closed))
+    with pytest.raises(QuorumError, match="no 0"):
+        server.ask(Policy(quorum=2))
+
+
+def test_a_step_that_has_closed_is_recalled_with_what_it_gave(server: Server) -> None:
+    came = [server.came(2, 3.0), server.came(0, float("inf")), server.came(1, 2.0)]
+    server.say(server.step(), *came)
+    first = values(server.ask())
+    closed = server.heard()[-1]
+    assert isinstance(closed, link.Close)
+    server.federation.seq = 0
+    server.say(came[0], server.step(*came, closed=closed))  # a line of before the question is passed over
+    assert values(server.ask()) == first == [("b", 2.0), ("c", 3.0)]
+    assert [r.site for r in server.replies.refused] == ["a"]
+    assert len(server.heard()) == 1
+
+
+def test_a_workflow_that_asks_for_something_else_stops_and_is_told_what_differs(server: Server) -> None:
+    server.say(server.step(differs="task 'evaluate' of round 1"))
+    with pytest.raises(ReplayError, match="differs at step 1") as caught:
+        server.ask()
+    assert caught.value.expected == "task 'evaluate' of round 1"
+    server.federation.seq, server.federation.last = 1, 4
+    with pytest.raises(ReplayError, match="the workflow's end"):
+        server.federation.end()
+
+
+def test_a_stop_and_the_servers_end_are_told_apart(server: Server) -> None:
+    server.say(link.Stop(reason="abort by lea"))
+    with pytest.raises(Aborted, match="abort by lea"):
+        server.ask()
+    server.socket.close()
+    with pytest.raises(ServerGone):
+        list(server.federation.task(TASK, [0], Policy()))
+
+
+def test_replies_are_taken_once(server: Server) -> None:
+    server.say(server.step(), server.came(0), server.came(1), server.came(2))
+    server.ask()
+    with pytest.raises(RunError, match="taken once"):
+        list(server.replies)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from hansa.adapters.torch import leaves, rows
-from hansa.adapters.torch.loop import Plan, correction, trainable
+from hansa.adapters.torch.held import Held
+from hansa.adapters.torch.loop import Plan, correction
 from hansa.adapters.torch.objective import Objective
 from hansa.adapters.torch.rules import Chosen, Terms
 from hansa.core.protocols import Dataset, Update
@@ -39,7 +40,7 @@ class _Client:
 
 
 def fit(
-    module: nn.Module,
+    held: Held,
     objective: Objective,
     optimizer: Chosen,
     models: Sequence[Tree],
@@ -49,12 +50,12 @@ def fit(
     rngs: Sequence[np.random.Generator],
     device: torch.device,
 ) -> list[Update]:
-    """Each client's local training, in the order given. `module` is loaded with the first model, and in train mode."""
+    """Each client's local training, in the order given. `held` is loaded with the first model, and in train mode."""
     clients = _clients(models, parts, plans, rngs)
     for i, model in enumerate(models):
         if i and model is not models[i - 1]:
-            leaves.check(module, model)
-    stack = _Stack(module, objective, optimizer, device)
+            leaves.check(held.module, model)
+    stack = _Stack(held, objective, optimizer, device)
     ignored = objective.ignored()
     if ignored is not None and any(bool((client.y == ignored).any()) for client in clients):
         raise ConfigError("a label that the loss ignores changes its mean, so clients cannot be batched", path="y", hint=_LOOP)
@@ -96,15 +97,16 @@ def _clients(
 class _Stack:
     """A module whose parameters are stacked over clients."""
 
-    def __init__(self, module: nn.Module, objective: Objective, optimizer: Chosen, device: torch.device) -> None:
-        self._module, self._objective, self._optimizer, self._device = module, objective, optimizer, device
+    def __init__(self, held: Held, objective: Objective, optimizer: Chosen, device: torch.device) -> None:
+        module = held.module
+        self._held, self._module, self._objective, self._optimizer, self._device = held, module, objective, optimizer, device
         self._row_losses = objective.row_losses()
-        self._floats = rows.floating(module)
+        self._floats = held.floating()
         if mixing := next((name for name, layer in module.named_modules() if isinstance(layer, _MIXES)), None):
             raise ConfigError("batch normalisation mixes a client's rows with padding", path=mixing, hint=_LOOP)
         state = module.state_dict(keep_vars=True)
         names = {id(value): name for name, value in state.items()}  # of tied weights the last name: it is the one that was loaded
-        self._names = {name: names[id(p)] for name, p in trainable(module).items()}
+        self._names = {name: names[id(p)] for name, p in held.trainable().items()}
         self._owner = {name: names[id(value)] for name, value in state.items()}
         self._scratch: dict[int, Array] = {}
         step = torch.func.grad_and_value(self._loss)
@@ -225,7 +227,7 @@ class _Stack:
     def _constants(self, clients: Sequence[_Client], before: dict[str, Array]) -> dict[str, Tensor]:
         """Buffers and frozen parameters, stacked; none where all clients start from one model: the module holds them itself."""
         if all(c.model is clients[0].model for c in clients):
-            leaves.load(self._module, clients[0].model)
+            self._held.load(clients[0].model)
             return {}
         still = set(self._owner.values()) - set(self._names.values())
         return {name: leaves.tensor(before[name]).to(self._device) for name in sorted(still)}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hansa.adapters.torch import batched, leaves, rows
+from hansa.adapters.torch.held import Held
 from hansa.adapters.torch.loop import Plan, train
 from hansa.adapters.torch.objective import Loss, Objective, Scores, name
 from hansa.adapters.torch.rules import Chosen, Factory, Name
@@ -98,7 +99,7 @@ class TorchLearner:
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
         self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
         self._text = self._describe(scores, metrics)
-        self._kept: nn.Module | None = None
+        self._kept: Held | None = None
         self._transient: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -132,12 +133,14 @@ class TorchLearner:
             abort.check()
             if self._fit is not None:
                 return self._own_fit(self._fit, model, part, plan, device)
-            module, objective = self._module(model, device), self._objective.on(device)
+            held, objective = self._module(model, device), self._objective.on(device)
+            held.module.train()
             steps = plan.count(len(part))
-            x_y = rows.Rows(part.x, part.y, floats=rows.floating(module), device=device, targets=objective.targets)
-            batches = rows.order(len(part), batch=plan.batch, steps=steps, rng=rng)
-            loss = train(module.train(), objective, x_y, plan, optimizer=self._optimizer, batches=batches, abort=abort)
-            return Update(leaves.delta(module, model), len(part), steps, plan.lr, loss)
+            x_y = rows.Rows(part.x, part.y, floats=held.floating(), device=device, targets=objective.targets)
+            order = rows.epochs(len(part), batch=plan.batch, steps=steps, rng=rng)
+            batches = x_y.batches(order, size=plan.batch)
+            loss = train(held, objective, batches, plan, optimizer=self._optimizer, abort=abort)
+            return Update(held.delta(model), len(part), steps, plan.lr, loss)
 
     def fit_many(
         self,
@@ -159,8 +162,9 @@ class TorchLearner:
         if not models:
             return []
         with self._at_work(rngs[0]) as device:
-            module, objective = self._module(models[0], device).train(), self._objective.on(device)
-            return batched.fit(module, objective, self._optimizer, models, parts, plans, rngs=rngs, device=device)
+            held, objective = self._module(models[0], device), self._objective.on(device)
+            held.module.train()
+            return batched.fit(held, objective, self._optimizer, models, parts, plans, rngs=rngs, device=device)
 
     def evaluate(self, model: Tree, data: Dataset) -> Evaluation:
         """The score of each row, and the mean loss over the rows.
@@ -170,21 +174,21 @@ class TorchLearner:
             SpecError: the tree is not one of this model.
         """
         x, y = data.x, data.y
-        with self._reading(model) as (module, device):
+        with self._reading(model) as (held, device):
             objective, total, scores = self._objective.on(device), 0.0, []
-            x_y = rows.Rows(x, y, floats=rows.floating(module), device=device, targets=objective.targets)
+            x_y = rows.Rows(x, y, floats=held.floating(), device=device, targets=objective.targets)
             for index in _slices(len(x)):
                 inputs, targets = x_y.batch(index)
-                output = module(inputs)
+                output = held.module(inputs)
                 scores.append(objective.scored(output, column=y.ndim > 1))
                 total += float(objective(output, targets)) * len(index) if len(index) else 0.0
             return Evaluation(np.concatenate(scores), total / len(x) if len(x) else math.nan)
 
     def predict(self, model: Tree, x: Array) -> Array:
         """The score of each row of x: what `evaluate` gives."""
-        with self._reading(model) as (module, device):
-            inputs = rows.Rows(x, None, floats=rows.floating(module), device=device, targets=self._objective.targets)
-            outputs = (module(inputs.batch(index)[0]) for index in _slices(len(x)))
+        with self._reading(model) as (held, device):
+            inputs = rows.Rows(x, None, floats=held.floating(), device=device, targets=self._objective.targets)
+            outputs = (held.module(inputs.batch(index)[0]) for index in _slices(len(x)))
             return np.concatenate([self._objective.scored(output, column=False) for output in outputs])
 
     def to_module(self, model: Tree) -> nn.Module:
@@ -195,7 +199,7 @@ class TorchLearner:
         """
         device = _device(self._device)
         module = self._build(0, device)
-        leaves.load(module, model)
+        Held(module).load(model)
         return module.eval()
 
     def __repr__(self) -> str:
@@ -212,10 +216,11 @@ class TorchLearner:
                     f"the algorithm asks for {asked}, and your own loop does not say that it does it", path=asked, hint=hint
                 )
         module = self._build(0, device)  # a new one: what the user's loop hangs on it, or freezes, must not reach the next client
-        leaves.load(module, model)
+        held = Held(module)
+        held.load(model)
         said = _said(fit(module.train(), part, plan.config()))
         steps, examples = said.get("steps", plan.count(len(part))), said.get("examples", len(part))
-        return Update(leaves.delta(module, model), int(examples), int(steps), plan.lr, _number(said.get("loss", math.nan)))
+        return Update(held.delta(model), int(examples), int(steps), plan.lr, _number(said.get("loss", math.nan)))
 
     def _build(self, seed: int, device: torch.device) -> nn.Module:
         with leaves.seeded(seed, torch.device("cpu")):
@@ -225,28 +230,33 @@ class TorchLearner:
         leaves.require_leaves(module)
         return module.to(device)
 
-    def _module(self, model: Tree, device: torch.device) -> nn.Module:
+    def _module(self, model: Tree, device: torch.device) -> Held:
         if self._kept is None:
-            self._kept = self._build(0, device)
-            self._transient = leaves.transient(self._kept)
-        leaves.load(self._kept, model)
+            self._kept = Held(self._build(0, device))
+            self._transient = leaves.transient(self._kept.module)
+        self._kept.load(model)
         for buffer, at_first in self._transient:
             buffer.copy_(at_first)
         return self._kept
 
     @contextmanager
     def _at_work(self, rng: np.random.Generator) -> Iterator[torch.device]:
-        """Threads set, and the model's own draws (dropout) seeded from a stream beside `rng`, which is left for the batches."""
+        """Threads set, and the model's own draws (dropout) seeded from `rng`, which is left as it was for the batches."""
         device = _device(self._device)
-        beside = np.random.Generator(rng.bit_generator.jumped())  # type: ignore[attr-defined]  # the stub of the base class lacks it
-        with leaves.threads(self._threads), leaves.seeded(int(beside.integers(1 << 63)), device):
+        # One draw, taken back: a jumped stream of its own costs as much as a small step. Torch makes quite other numbers of it.
+        stream = rng.bit_generator.state
+        seed = int(rng.integers(1 << 63))
+        rng.bit_generator.state = stream
+        with leaves.threads(self._threads), leaves.seeded(seed, device):
             yield device
 
     @contextmanager
-    def _reading(self, model: Tree) -> Iterator[tuple[nn.Module, torch.device]]:
+    def _reading(self, model: Tree) -> Iterator[tuple[Held, torch.device]]:
         device = _device(self._device)
         with leaves.threads(self._threads), leaves.seeded(0, device), torch.no_grad():
-            yield self._module(model, device).eval(), device
+            held = self._module(model, device)
+            held.module.eval()
+            yield held, device
 
     def _describe(self, scores: Scores | None, metrics: Sequence[str] | None) -> str:
         plan, chosen = self._plan, self._optimizer

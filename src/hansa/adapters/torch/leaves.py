@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hansa.core.trees import Array, Spec, Tree
-from hansa.errors import ConfigError, SpecError
+from hansa.errors import ConfigError
 
 # numpy has no dtype of its own for these: the bits go through an integer of the same width.
 _BITS: dict[torch.dtype, tuple[torch.dtype, np.dtype[Any]]] = {
@@ -68,38 +68,6 @@ def check(module: nn.Module, model: Tree) -> None:
         SpecError: names the first leaf that is missing, extra, or of another dtype or shape.
     """
     Spec.of({name: array(value) for name, value in module.state_dict().items()}).check(model)
-
-
-def load(module: nn.Module, model: Tree) -> None:
-    """Write every leaf into the module. Of tied weights, which share memory, the last name wins, as in `load_state_dict`.
-
-    Raises:
-        SpecError: the tree is not one of this module.
-    """
-    state = module.state_dict()
-    if model.keys() != state.keys():
-        check(module, model)
-    for name, value in state.items():
-        here = value.device.type == "cpu"
-        staging = value if here else torch.empty_like(value, device="cpu")
-        leaf, target = model[name], array(staging)
-        if not isinstance(leaf, np.ndarray | np.generic) or leaf.shape != target.shape or leaf.dtype != target.dtype:
-            check(module, model)
-        np.copyto(target, leaf)  # type: ignore[arg-type]  # checked: a leaf, not a branch
-        if not here:
-            value.copy_(staging)
-
-
-def delta(module: nn.Module, before: Tree) -> dict[str, Array]:
-    """What has changed since `before`: after - before in each leaf's dtype; a boolean leaf says which entries flipped.
-
-    Raises:
-        SpecError: the module has other leaves now; a user's own loop replaced a layer.
-    """
-    state = module.state_dict()
-    if state.keys() != before.keys():
-        raise SpecError("training changed the model's leaves", path=min(state.keys() ^ before.keys()))
-    return {name: difference(array(value), before[name]) for name, value in state.items()}
 
 
 def difference(after: Array, before: Any) -> Array:  # Any: a leaf; that it is no branch was checked when it was loaded

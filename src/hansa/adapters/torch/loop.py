@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hansa.adapters.torch import leaves
+from hansa.adapters.torch.held import Held
 from hansa.adapters.torch.objective import Objective
-from hansa.adapters.torch.rows import Rows
 from hansa.adapters.torch.rules import Chosen, Terms
 from hansa.core.protocols import FitConfig
 from hansa.core.task import Signal
-from hansa.core.trees import Array, Leaf, Tree
+from hansa.core.trees import Leaf, Tree
 from hansa.errors import ConfigError, SpecError
 
 
@@ -71,18 +71,6 @@ class Plan:
         return FitConfig(self.lr, self.epochs, self.steps, self.batch, self.clip, self.proximal, self.correction)
 
 
-def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that ask for a gradient, each once, by the first of its names.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if not params:
-        raise ConfigError("the model has no parameter to train", path="model", hint="requires_grad is False everywhere")
-    return params
-
-
 def correction(tree: Tree | None, params: Mapping[str, Tensor]) -> list[Tensor | None]:
     """The correction of each parameter; empty when there is none at all.
 
@@ -102,19 +90,18 @@ def correction(tree: Tree | None, params: Mapping[str, Tensor]) -> list[Tensor |
 
 
 def train(
-    module: nn.Module, objective: Objective, rows: Rows, plan: Plan, *, optimizer: Chosen, batches: Iterable[Array], abort: Signal
+    held: Held, objective: Objective, batches: Iterable[Sequence[Tensor]], plan: Plan, *, optimizer: Chosen, abort: Signal
 ) -> float:
-    """Train the module in place, a step for each batch; the mean of the steps' losses."""
-    named = trainable(module)
+    """Train the module in place, a step for each batch (x, y); the mean of the steps' losses."""
+    named, module = held.trainable(), held.module
     params: list[Tensor] = list(named.values())
     start = [p.detach().clone() for p in params] if plan.proximal else []
     terms = Terms(plan.proximal, start, correction(plan.correction, named), plan.clip)
     shaped = bool(plan.proximal or terms.correction or plan.clip is not None)
     rule = optimizer.rule(params, plan.lr)
     total, steps = 0.0, 0
-    for index in batches:
+    for x, y in batches:
         abort.check()
-        x, y = rows.batch(index)
         loss = objective(module(x), y)
         if loss.ndim:
             raise ConfigError("the loss of a batch is not a scalar", path="loss", got=tuple(loss.shape), hint="reduction='mean'")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hansa.adapters.torch.objective import Targets
 from hansa.core.protocols import Dataset
 from hansa.core.trees import Array, Leaf
 from hansa.errors import DataError
+
+_WINDOW_BYTES = 1 << 20  # of rows gathered ahead, for several steps in one copy that stays in the cache
 
 
 def training(data: Dataset) -> Dataset:
@@ -37,22 +39,20 @@ def require_targets(x: Array, y: Array) -> None:
         raise DataError("each row needs one target", path="y", expected=f"{len(x)} targets", got=len(y))
 
 
-def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
-    """The row numbers of each step: an epoch is a permutation cut into batches, the last one short. Batch 0 is all rows."""
-    done = 0
-    while done < steps:
+def epochs(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
+    """The row numbers of each epoch: a permutation, the last one cut where the steps end. Batch 0 is all rows a step."""
+    size = batch or n
+    for done in range(0, steps, -(-n // size)):
         # All rows at once need no permutation, and the other learners draw none either.
         rows = rng.permutation(n) if batch else np.arange(n)
-        for start in range(0, n, batch or n):
-            if done == steps:
-                return
+        yield rows[: (steps - done) * size]
+
+
+def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
+    """The row numbers of each step: an epoch cut into batches, the last one short."""
+    for rows in epochs(n, batch=batch, steps=steps, rng=rng):
+        for start in range(0, len(rows), batch or n):
             yield rows[start : start + (batch or n)]
-            done += 1
-
-
-def floating(module: nn.Module) -> torch.dtype:
-    """The dtype of the model's first floating-point parameter: what its inputs ought to be."""
-    return next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
 
 
 def input_dtype(x: Array, floats: torch.dtype) -> torch.dtype:
@@ -93,6 +93,7 @@ class Rows:
         if y is not None:
             require_targets(x, y)
             self._columns.append((_native(y), target_dtype(y, floats, targets)))
+        self._row_bytes = sum(values[:1].nbytes for values, _ in self._columns)
         self._device = device
         self._moved = (
             [] if device.type == "cpu" else [self._take(i, np.arange(len(x))).to(device) for i in range(len(self._columns))]
@@ -105,10 +106,21 @@ class Rows:
         chosen = torch.from_numpy(index).to(self._device)
         return [column.index_select(0, chosen) for column in self._moved]
 
+    def batches(self, epochs: Iterable[Array], *, size: int) -> Iterator[list[Tensor]]:
+        """x, and y, of each step: an epoch's rows cut into batches of `size`, 0 for one batch. Several are gathered in one copy."""
+        for rows in epochs:
+            step = size or len(rows)
+            window = step * max(1, _WINDOW_BYTES // max(1, step * self._row_bytes))
+            for first in range(0, len(rows), window):
+                columns = self.batch(rows[first : first + window])
+                for start in range(0, len(columns[0]), step):
+                    # Detached: what a model does in place to one batch must not tie the others to its graph.
+                    yield [column[start : start + step].detach() for column in columns]
+
     def _take(self, column: int, index: Array) -> Tensor:
-        # Indexing copies, so the tensor has memory of its own and the site's array may be read-only or memory-mapped.
+        # Taking copies, so the tensor has memory of its own and the site's array may be read-only or memory-mapped.
         values, dtype = self._columns[column]
-        return torch.from_numpy(values[index]).to(dtype)
+        return torch.from_numpy(values.take(index, axis=0)).to(dtype)
 
 
 def _native(values: Array) -> Array:

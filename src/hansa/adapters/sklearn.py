@@ -358,7 +358,7 @@ def _matrix(x: Array, *, features: int) -> Array:
         raise DataError("rows do not fit the model", path="x", expected=f"{features} features", got=flat.shape[1])
     finite = np.isfinite(flat).all(axis=0)
     if not finite.all():
-        hint = "impute missing values with the statistics round, hansa.learning.standardise"
+        hint = "impute and scale by a federated statistics round: algorithm.standardise = true, in Python standardise=True"
         raise DataError(
             "an entry is NaN or infinite", path=f"x column {int(np.argmin(finite))}", expected="finite numbers", hint=hint
         )

@@ -1,4 +1,4 @@
-"""`hansa job`, `hansa site`, `hansa audit` and `hansa up`: what people do with a federation."""
+"""`hansa job` and `hansa audit`: what people ask of a federation's server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import typer
 if TYPE_CHECKING:
     from hansa.admin.answers import Plan, Status
     from hansa.admin.client import Run, Session
-    from hansa.admin.processes import Parts
 
 job = typer.Typer(no_args_is_help=True, help="Submit jobs to a federation, watch them, take their results home.")
-site = typer.Typer(no_args_is_help=True, help="The sites of a federation; and a site itself: enrol it, start it.")
 audit = typer.Typer(no_args_is_help=True, help="What happened, and whether the record is whole.")
-
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 Kit = Annotated[Path, typer.Option("--kit", envvar="HANSA_KIT", help="Your start-up kit: a folder (else HANSA_KIT).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
@@ -27,8 +23,6 @@ Seed = Annotated[int | None, typer.Option("--seed", help="The seed of every rand
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays on record.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write; must be empty or new.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it has ended; the exit code says how.")]
-SiteName = Annotated[str, typer.Argument(help="A site.")]
-KitFolder = Annotated[Path, typer.Argument(help="The folder of the site's kit.")]
 JobReference = Annotated[str, typer.Argument(metavar="JOB", help="file.py:name, package.module:name or job.toml.")]
 
 
@@ -175,42 +169,6 @@ def delete(name: RunName, *, kit: Kit, as_json: Json = False) -> None:
         typer.echo(f"deleted {run.id}")
 
 
-@site.command("list", epilog="Example: hansa site list --kit fed/kits/admin")
-def site_list(*, kit: Kit, as_json: Json = False) -> None:
-    """The sites of the project: who is there, with what data."""
-    from hansa.admin import shown
-
-    with _session(kit) as session:
-        shown.sites(session.sites(), as_json=as_json)
-
-
-@site.command("show", epilog="Example: hansa site show north --kit fed/kits/admin")
-def site_show(name: SiteName, *, kit: Kit, as_json: Json = False) -> None:
-    """One site."""
-    from hansa.admin import shown
-
-    with _session(kit) as session:
-        shown.site(session.site(name), as_json=as_json)
-
-
-@site.command("disable", epilog='Example: hansa site disable north --reason "new scanner" --kit fed/kits/admin')
-def site_disable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
-    """Work with a site no more until it is enabled. (For good: hansa provision revoke.)"""
-    from hansa.admin import shown
-
-    with _session(kit) as session:
-        shown.site(session.disable(name, reason=reason), as_json=as_json)
-
-
-@site.command("enable", epilog="Example: hansa site enable north --kit fed/kits/admin")
-def site_enable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
-    """Work with a site again."""
-    from hansa.admin import shown
-
-    with _session(kit) as session:
-        shown.site(session.enable(name, reason=reason), as_json=as_json)
-
-
 @audit.command("show", epilog="Example: hansa audit show --kit fed/kits/admin --last 20")
 def audit_show(
     *,
@@ -256,64 +214,6 @@ def audit_verify(
         _print_json({"ok": True, "events": verdict.events, "streams": len(verdict.heads)})
     else:
         typer.echo(f"whole: {verdict.events:,} events in {len(verdict.heads)} streams")
-
-
-def up(
-    *,
-    folder: Annotated[Path, typer.Option("--dir", help="The federation's folder: new, or one that `up` made.")],
-    sites: Annotated[int | None, typer.Option("--sites", min=1, help="How many sites; 4 unless the data say otherwise.")] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="file.py:name, or label=file.py:name: federated data; each site gets its share.")
-    ] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Run this job, download its results, and stop.")] = None,
-    seed: Seed = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Where the server listens; 0: a free port.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Start a whole federation on this machine: real processes, real TLS. Ctrl-C stops it.
-
-    Example: hansa up --sites 4 --dir fed --job hospitals.py:job
-    """
-    import os
-
-    os.environ.update(_ONE_THREAD)  # before numpy is loaded: its threads would be forked
-
-    from hansa.admin import shown
-    from hansa.admin.local import source
-    from hansa.admin.up import Asked, run, serve
-
-    given = source(job, data, folder=os.environ.get("HANSA_DATA"))
-    asked = Asked(folder, given, sites=sites, port=port, seed=seed)
-
-    def ready(local: Any, seconds: float) -> None:
-        shown.ready(local, seconds, job=job, as_json=as_json)
-
-    if job is None:
-        try:
-            ended = serve(asked, _parts(), os.environ, ready)
-        except KeyboardInterrupt:
-            typer.echo("stopped", err=True)
-            return
-        raise ended.failure()
-    status, out = run(asked, job, _parts(), os.environ, ready)
-    shown.ran(status, out, as_json=as_json)
-    _exit_as(status)
-
-
-def _parts() -> Parts:
-    """What a server and a site do, loaded so that their processes need not."""
-    import os
-
-    from hansa.admin.processes import Parts
-    from hansa.runtime.client import __main__ as client
-
-    def server(kit: Path) -> int:
-        from hansa.runtime.server.main import serve
-
-        serve(kit, environment=os.environ, ready=lambda url: print(f"ready {url}", flush=True))  # noqa: T201  the parent reads it
-        return 0
-
-    return Parts(server, lambda kit: client.main([str(kit)]))
 
 
 @contextmanager

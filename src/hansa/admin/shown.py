@@ -13,7 +13,7 @@ import typer
 
 from hansa.admin.answers import Plan, RunEvent, Site, Status
 from hansa.admin.client import Run
-from hansa.admin.local import Local
+from hansa.admin.here.local import Local
 from hansa.core.bundle import Manifest
 from hansa.core.files import storage_error
 from hansa.runtime.audit.chain import inert

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
-from hansa.admin.local import Local
+from hansa.admin.here.local import Local
 from hansa.errors import HansaError, RunError
 
 READY_S: Final = 30.0  # for a process to say that it is ready

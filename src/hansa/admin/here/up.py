@@ -10,8 +10,8 @@ from pathlib import Path
 from hansa.admin.answers import Status
 from hansa.admin.client import connect
 from hansa.admin.follow import follow
-from hansa.admin.local import Local, Source, prepare
-from hansa.admin.processes import Child, Parts, Processes, interruptible
+from hansa.admin.here.local import Local, Source, prepare
+from hansa.admin.here.processes import Child, Parts, Processes, interruptible
 from hansa.record.progress import Mode
 
 _LOOK_S = 5.0  # between looks at whether a process has ended

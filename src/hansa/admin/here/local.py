@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hansa.admin import shards
+from hansa.admin.here import shards
 from hansa.core.files import write_atomic
 from hansa.core.protocols import FederatedData
 from hansa.errors import InputError

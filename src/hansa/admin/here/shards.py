@@ -52,7 +52,7 @@ def count(sets: Mapping[str, FederatedData]) -> int | None:
 
 def loader(job: str | None, data: str | None, *, folder: str | None, labels: list[str], slot: int) -> str:
     """The text of a site's `shard.py`: a function for each label, in order, that loads the site's share."""
-    lines = ['"""This site\'s share of the data, as `hansa up` dealt it."""', "", "from hansa.admin.shards import shard", ""]
+    lines = ['"""This site\'s share of the data, as `hansa up` dealt it."""', "", "from hansa.admin.here.shards import shard", ""]
     for number, label in enumerate(labels):
         call = f"shard({job!r}, {data!r}, folder={folder!r}, label={label!r}, slot={slot})"
         lines += ["", f"def load_{number}():", f"    return {call}", ""]

@@ -1,0 +1,208 @@
+"""`hansa site`, `hansa preflight` and `hansa up`: the sites of a federation, from afar and on their own machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hansa.admin.answers import Status
+    from hansa.admin.here.processes import Parts
+
+site = typer.Typer(no_args_is_help=True, help="The sites of a federation; and a site itself: enrol it, start it.")
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+Kit = Annotated[Path, typer.Option("--kit", envvar="HANSA_KIT", help="Your start-up kit: a folder (else HANSA_KIT).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stays on record.")]
+SiteName = Annotated[str, typer.Argument(help="A site.")]
+KitFolder = Annotated[Path, typer.Argument(help="The folder of the site's kit.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The seed of every random stream.")]
+
+
+@site.command("list", epilog="Example: hansa site list --kit fed/kits/admin")
+def site_list(*, kit: Kit, as_json: Json = False) -> None:
+    """The sites of the project: who is there, with what data."""
+    from hansa.admin import shown
+    from hansa.admin.client import connect
+
+    with connect(kit) as session:
+        shown.sites(session.sites(), as_json=as_json)
+
+
+@site.command("show", epilog="Example: hansa site show north --kit fed/kits/admin")
+def site_show(name: SiteName, *, kit: Kit, as_json: Json = False) -> None:
+    """One site."""
+    from hansa.admin import shown
+    from hansa.admin.client import connect
+
+    with connect(kit) as session:
+        shown.site(session.site(name), as_json=as_json)
+
+
+@site.command("disable", epilog='Example: hansa site disable north --reason "new scanner" --kit fed/kits/admin')
+def site_disable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Work with a site no more until it is enabled. (For good: hansa provision revoke.)"""
+    from hansa.admin import shown
+    from hansa.admin.client import connect
+
+    with connect(kit) as session:
+        shown.site(session.disable(name, reason=reason), as_json=as_json)
+
+
+@site.command("enable", epilog="Example: hansa site enable north --kit fed/kits/admin")
+def site_enable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json = False) -> None:
+    """Work with a site again."""
+    from hansa.admin import shown
+    from hansa.admin.client import connect
+
+    with connect(kit) as session:
+        shown.site(session.enable(name, reason=reason), as_json=as_json)
+
+
+@site.command("start", epilog="Example: hansa site start kits/north")
+def site_start(kit: KitFolder) -> None:
+    """Serve a site until Ctrl-C: ask the server for work, do it here, send results. Prints one line when the server lets it in."""
+    import logging
+    import os
+    import sys
+
+    from hansa.runtime.client.loop import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
+    serve(kit, environment=os.environ, ready=_say_ready)
+
+
+@site.command("enroll", epilog="Example: hansa site enroll kits/north")
+def site_enroll(kit: KitFolder, *, as_json: Json = False) -> None:
+    """Make this site's key, here, and have it certified with the kit's one-time token (good for 24 h)."""
+    from hansa.admin.here.enrolling import enroll
+    from hansa.runtime.config import load_kit
+
+    found = load_kit(kit)
+    enroll(found)
+    serial = f"{found.chain()[0].serial_number:x}"
+    if as_json:
+        _print_json({"site": found.name, "serial": serial, "until": found.chain()[0].not_valid_after_utc.isoformat()})
+    else:
+        typer.echo(f"{found.name} is enrolled, certificate {serial}\nNext: hansa preflight {kit}, then hansa site start {kit}")
+
+
+@site.command("policy", epilog="Example: hansa site policy kits/north")
+def site_policy(kit: KitFolder, *, as_json: Json = False) -> None:
+    """What a site offers and permits, as its site.toml is understood."""
+    import msgspec
+
+    from hansa.runtime.config import load_kit, load_site
+
+    content = msgspec.to_builtins(load_site(load_kit(kit)))
+    if as_json:
+        _print_json(content)
+    else:
+        typer.echo(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())
+
+
+def up(
+    *,
+    folder: Annotated[Path, typer.Option("--dir", help="The federation's folder: new, or one that `up` made.")],
+    sites: Annotated[int | None, typer.Option("--sites", min=1, help="How many sites; 4 unless the data say otherwise.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="file.py:name, or label=file.py:name: federated data; each site gets its share.")
+    ] = None,
+    job: Annotated[str | None, typer.Option("--job", help="Run this job, download its results, and stop.")] = None,
+    seed: Seed = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Where the server listens; 0: a free port.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Start a whole federation on this machine: real processes, real TLS. Ctrl-C stops it.
+
+    Example: hansa up --sites 4 --dir fed --job hospitals.py:job
+    """
+    import os
+
+    os.environ.update(_ONE_THREAD)  # before numpy is loaded: its threads would be forked
+
+    from hansa.admin import shown
+    from hansa.admin.here.local import source
+    from hansa.admin.here.up import Asked, run, serve
+
+    given = source(job, data, folder=os.environ.get("HANSA_DATA"))
+    asked = Asked(folder, given, sites=sites, port=port, seed=seed)
+
+    def ready(local: Any, seconds: float) -> None:
+        shown.ready(local, seconds, job=job, as_json=as_json)
+
+    if job is None:
+        try:
+            ended = serve(asked, _parts(), os.environ, ready)
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            return
+        raise ended.failure()
+    status, out = run(asked, job, _parts(), os.environ, ready)
+    shown.ran(status, out, as_json=as_json)
+    _exit_as(status)
+
+
+def preflight(kit: Annotated[Path, typer.Argument(help="The folder of a kit.")], *, as_json: Json = False) -> None:
+    """Look for what would keep a site, a person or a server from working; each fault has its mend and its exit code, 10 to 19.
+
+    Example: hansa preflight kits/north
+    """
+    from hansa.admin.here.preflight import look
+    from hansa.runtime.client.sandbox import Walls, enclose
+
+    found = list(look(kit, lambda mode, folder: enclose(Walls(mode=mode, folder=folder))))  # type: ignore[arg-type]  # a mode
+    first = next((check.code for check in found if not check.good), 0)
+    if as_json:
+        checks = [
+            {"name": each.name, "ok": each.good, "code": each.code, "detail": each.detail, "hint": each.hint} for each in found
+        ]
+        _print_json({"ok": first == 0, "exit_code": first, "checks": checks})
+    else:
+        for each in found:
+            typer.echo(f"{'ok  ' if each.good else 'FAIL'}  {each.name:<12} {each.detail}")
+            if each.hint:
+                typer.echo(f"{'':<18} -> {each.hint}")
+    if first:
+        raise typer.Exit(first)
+
+
+def _say_ready(url: str) -> None:
+    import sys
+
+    sys.stdout.write(f"ready {url}\n")
+    sys.stdout.flush()
+
+
+def _parts() -> Parts:
+    """What a server and a site do, loaded so that their processes need not."""
+    import os
+
+    from hansa.admin.here.processes import Parts
+    from hansa.runtime.client import __main__ as client
+
+    def server(kit: Path) -> int:
+        from hansa.runtime.server.main import serve
+
+        serve(kit, environment=os.environ, ready=_say_ready)
+        return 0
+
+    return Parts(server, lambda kit: client.main([str(kit)]))
+
+
+def _exit_as(status: Status) -> None:
+    """End with the code of the run's state."""
+    code = {"completed": 0, "refused": 3}.get(status.state, 1)
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(content).decode())

@@ -1,0 +1,169 @@
+"""What could keep a site, a person or a server from working, looked for before anything starts: each fault with its mend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hansa.admin.channel import Channel
+from hansa.errors import HansaError, IdentityError
+from hansa.runtime.config import Kit, SiteConfig, load_kit, load_site
+
+KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
+RENEW_DAYS: Final = 14.0
+SKEW_S: Final = 30.0  # at 60 s the server refuses
+FREE_BYTES: Final = 2 << 30
+OPEN_FILES: Final = 1_024
+_PROXY_CODES: Final = {"proxy"}
+_OF_IDENTITY: Final = {"revoked", "unknown_name", "wrong_project", "token_expired"}  # what the server says of the kit
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at. `code` is the exit code of its fault; `hint` says how to mend it."""
+
+    name: str
+    code: int
+    good: bool
+    detail: str = ""
+    hint: str = ""
+
+
+def look(folder: Path, enclose: Callable[[str, Path], None]) -> Iterator[Check]:
+    """Every check of a kit, one after the other. `enclose(mode, folder)` puts a sandbox on; it is called in a child process."""
+    try:
+        kit = load_kit(folder)
+    except HansaError as error:
+        yield _failed("kit", KIT, error)
+        return
+    yield Check("kit", KIT, True, f"{kit.kind} {kit.name} of {kit.org}, project {kit.project}; every file is as it was signed")
+    yield _certificate(kit)
+    if kit.kind == "server":
+        yield _port(kit)
+    elif kit.enrolled:
+        yield from _server(kit)
+    yield _disk(kit)
+    yield _open_files()
+    if kit.kind == "site":
+        yield from _site(kit, enclose)
+
+
+def _certificate(kit: Kit) -> Check:
+    name = "certificate"
+    if not kit.enrolled:
+        return Check(name, CERTIFICATE, False, "the kit has none yet", f"hansa site enroll {kit.folder}")
+    ends = min(each.not_valid_after_utc.timestamp() for each in (*kit.chain(), kit.ca_certificate()))
+    begins = kit.chain()[0].not_valid_before_utc.timestamp()
+    days = (ends - time.time()) / 86_400
+    if begins > time.time():
+        return Check(name, CERTIFICATE, False, "it is not valid yet", "set this machine's clock by NTP")
+    if days < 0:
+        return Check(name, CERTIFICATE, False, f"it ended {-days:.0f} days ago", f"hansa provision rotate {kit.name}")
+    soon = f"ask for a new kit soon: hansa provision rotate {kit.name}" if days < RENEW_DAYS else ""
+    return Check(name, CERTIFICATE, True, f"{days:.0f} days left", soon)
+
+
+def _server(kit: Kit) -> Iterator[Check]:
+    """The way to the server, whether it is the right one, whether it lets the kit in, and its clock."""
+    asked = time.time()
+    try:
+        with contextlib.closing(Channel(kit)) as channel:
+            server_time = channel.fetch_token().server_time
+    except IdentityError as error:
+        code = CLOCK if error.code == "clock_skew" else CERTIFICATE if error.code in _OF_IDENTITY else TLS
+        yield _failed({CLOCK: "clock", CERTIFICATE: "roster", TLS: "TLS"}[code], code, error)
+        return
+    except HansaError as error:
+        proxy = error.code in _PROXY_CODES
+        yield _failed("proxy" if proxy else "address", PROXY if proxy else ADDRESS, error)
+        return
+    yield Check("address", ADDRESS, True, f"{kit.url} answers, and is this project's server")
+    yield Check("roster", CERTIFICATE, True, f"the server knows {kit.name}")
+    skew_s = server_time - (asked + time.time()) / 2
+    told = f"the server's clock is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}"
+    yield Check("clock", CLOCK, abs(skew_s) <= SKEW_S, told, "" if abs(skew_s) <= SKEW_S else "set both clocks by NTP")
+
+
+def _port(kit: Kit) -> Check:
+    host, port = (kit.server.host, kit.server.port) if kit.server else ("", 0)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            hint = "stop what listens there, or change [server] in project.toml and provision again"
+            return Check("address", ADDRESS, False, f"cannot listen at {host}:{port}: {error.strerror}", hint)
+    return Check("address", ADDRESS, True, f"{host}:{port} is free to listen at")
+
+
+def _disk(kit: Kit) -> Check:
+    place = kit.data if kit.kind == "server" and kit.data.exists() else kit.folder
+    free = shutil.disk_usage(place).free
+    told = f"{free / 2**30:.1f} GiB free at {place}"
+    if not os.access(place, os.W_OK):
+        return Check("disk", DISK, False, f"{place} cannot be written", f"chown -R the service's user {place}")
+    return Check("disk", DISK, free >= FREE_BYTES, told, "" if free >= FREE_BYTES else "make room: models and checkpoints need it")
+
+
+def _open_files() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    good = soft == resource.RLIM_INFINITY or soft >= OPEN_FILES
+    hint = "" if good else f"ulimit -n {OPEN_FILES}, or LimitNOFILE={OPEN_FILES} in the systemd unit (the hard limit is {hard})"
+    return Check("open files", FILES, good, f"{soft} allowed", hint)
+
+
+def _site(kit: Kit, enclose: Callable[[str, Path], None]) -> Iterator[Check]:
+    try:
+        config = load_site(kit)
+    except HansaError as error:
+        yield _failed("site.toml", SITE, error)
+        return
+    yield _settings(kit, config)
+    why = _in_child(lambda: enclose(config.sandbox, kit.folder))
+    hint = 'see the message; sandbox = "basic" needs nothing of the kernel' if why else ""
+    yield Check("sandbox", SANDBOX, not why, why or f"{config.sandbox} can be had", hint)
+
+
+def _settings(kit: Kit, config: SiteConfig) -> Check:
+    policy = config.policy
+    for label, reference in config.data.items():
+        file = reference.rpartition(":")[0]
+        if file.endswith(".py") and not (kit.folder / file).is_file():
+            return Check("site.toml", SITE, False, f"data {label!r}: there is no {kit.folder / file}", "put the loader there")
+    if not config.data:
+        return Check("site.toml", SITE, False, "no data", 'name what jobs may ask for: [data] label = "file.py:function"')
+    closed = not (policy.authors or policy.orgs) or not policy.code
+    hint = "say whose work may run, and which code: [policy] authors, orgs, code" if closed else ""
+    shut = "closed to every job; " if closed else ""
+    return Check("site.toml", SITE, True, f"{shut}data: {', '.join(config.data)}", hint)
+
+
+def _failed(name: str, code: int, error: HansaError) -> Check:
+    place = f" ({error.path})" if error.path else ""
+    got = f"; got {error.got}" if error.got is not None else ""
+    return Check(name, code, False, f"{error.message}{place}{got}", error.hint or "")
+
+
+def _in_child(attempt: Callable[[], None]) -> str:
+    """Why the attempt fails in a child process, whose state it may change for good; nothing if it does not."""
+    reads, writes = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            attempt()
+        except (HansaError, OSError) as error:
+            os.write(writes, str(error).encode()[:2_000])
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as said:
+        why = said.read().decode(errors="replace")
+    os.waitpid(pid, 0)
+    return why

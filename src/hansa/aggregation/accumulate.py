@@ -28,12 +28,13 @@ SPAN = 16 * FOLD_BLOCK  # entries a thread takes at a time
 class Accumulator:
     """A sum under way: `sums[path]` is flat float64 (re, im, re, im, ... for a complex leaf), unset until the first update.
 
-    `weight` is the sum of the weights, `count` the number of updates. Only the accumulator that `add` or `merge` returned last is
-    good: they reuse the memory of the one they were given.
+    `weight` is the sum of the weights, `count` the number of updates; `room` is one block, for terms. Only the accumulator that
+    `add` or `merge` returned last is good: they reuse the memory of the one they were given.
     """
 
     spec: Spec
     sums: dict[str, Array]
+    room: Array
     weight: float = 0.0
     count: int = 0
 
@@ -46,7 +47,7 @@ def zero(like: Tree) -> Accumulator:
     """
     check_dtypes(like)
     sums = {path: np.empty(np.size(leaf) * _width(leaf.dtype)) for path, leaf in trees.leaves(like)}
-    return Accumulator(Spec.of(like), sums)
+    return Accumulator(Spec.of(like), sums, np.empty(min(BLOCK, max((line.size for line in sums.values()), default=0))))
 
 
 def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
@@ -60,7 +61,6 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
     acc.spec.check(update)
     weight = checked_weight(weight)
     heavier = total_weight(acc.weight, weight)
-    scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
     at = [""]
     with overflow_named(at):
         for at[0], leaf in trees.leaves(update):
@@ -70,9 +70,8 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
                 if acc.count == 0:
                     _term(line, start, stop, weight, into)
                 else:
-                    term = _term(line, start, stop, weight, scratch[: into.size])
-                    np.add(into, term, out=into)
-    return Accumulator(acc.spec, acc.sums, heavier, acc.count + 1)
+                    np.add(into, _term(line, start, stop, weight, acc.room[: into.size]), out=into)
+    return Accumulator(acc.spec, acc.sums, acc.room, heavier, acc.count + 1)
 
 
 def merge(left: Accumulator, right: Accumulator) -> Accumulator:
@@ -104,12 +103,11 @@ def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:
         raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
     shapes = dict(acc.spec.items)
     out = {path: np.empty(shapes[path].shape, shapes[path].dtype) for path in acc.sums}
-    scratch = np.empty(min(BLOCK, max((line.size for line in acc.sums.values()), default=0)))
     at = [""]
     with overflow_named(at):
         for at[0], line in acc.sums.items():
             for start, stop in _blocks(0, line.size, BLOCK):
-                wide = np.divide(line[start:stop], divisor, out=scratch[: stop - start])
+                wide = np.divide(line[start:stop], divisor, out=acc.room[: stop - start])
                 narrow(wide, _flat(out[at[0]])[start:stop], at[0])
     return trees.unflatten(out)
 
@@ -164,7 +162,7 @@ def _term(line: Array, start: int, stop: int, weight: float, out: Array) -> Arra
     part = line[start:stop] if line.ndim == 1 else line.flat[start:stop]
     if part.dtype.kind == "c":
         part = np.ascontiguousarray(part).view(part.real.dtype)
-    if part.dtype == np.float64:
+    if part.dtype.char == "d":
         return np.multiply(part, weight, out=out)
     # Casting first is faster than a multiply that casts: numpy does the latter in buffers of its own.
     np.copyto(out, part, casting="unsafe")
@@ -254,5 +252,7 @@ def _flat(out: Array) -> Array:
     return line.view(line.real.dtype) if line.dtype.kind == "c" else line
 
 
-def _blocks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+def _blocks(start: int, stop: int, size: int) -> Sequence[tuple[int, int]]:
+    if 0 < stop - start <= size:
+        return ((start, stop),)
     return [(low, min(low + size, stop)) for low in range(start, stop, size)]

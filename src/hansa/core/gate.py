@@ -52,8 +52,7 @@ def is_finite(leaf: Array) -> bool:
     if line.dtype.kind == "c":
         line = line.view(line.real.dtype)
     narrow = line.dtype.kind != "f" or line.dtype.itemsize < 4  # float16 and its kin: their squares soon overflow
-    for start in range(0, line.size, BLOCK):
-        block = line[start : start + BLOCK]
+    for block in (line[start : start + BLOCK] for start in range(0, line.size, BLOCK)) if line.size > BLOCK else (line,):
         if narrow:
             block = block.astype(np.float32)
         # A finite sum of squares has finite terms, and a dot product runs at the speed of memory. The sum of finite squares may

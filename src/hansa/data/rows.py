@@ -46,7 +46,7 @@ class Rows:
         if self.parts is not None:
             named["parts"] = self.parts
         for name, values in named.items():
-            if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim == 0:
+            if not isinstance(values, np.ndarray) or values.dtype.kind == "O" or values.ndim == 0:
                 got = values.dtype if isinstance(values, np.ndarray) and values.ndim else type(values).__name__
                 raise DataError("rows are numpy arrays with one entry a row", path=name, got=got)
             if len(values) != len(self.x):
@@ -95,7 +95,9 @@ class Rows:
 
 
 def _are_codes(parts: Array) -> bool:
-    return parts.ndim == 1 and parts.dtype.kind in "iu" and (not parts.size or bool(parts.min() >= 0 and parts.max() <= 2))
+    if parts.ndim != 1 or parts.dtype.kind not in "iu":
+        return False
+    return not parts.size or bool(parts.view(parts.dtype.str.replace("i", "u")).max() <= 2)  # unsigned, a negative one is huge
 
 
 def labelled(y: Array) -> bool:

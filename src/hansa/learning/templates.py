@@ -136,6 +136,8 @@ class Setup:
 
     def fit_config(self, done: int, **more: Any) -> FitConfig:
         """What one local training is asked for after `done` rounds."""
+        if self.schedule is None and not more:
+            return self.config
         lr = self.config.lr if self.schedule is None else self.schedule(done)
         return dataclasses.replace(self.config, lr=lr, **more)
 

@@ -259,7 +259,8 @@ class _Asked:
             self._f.memory.setdefault(slot, {}).update(kept)
         self._f.journal.keep(self._seq, slot, answer.reply, answer.puts)
         # Views, as a replayed reply has them: in this process a reply may be the site's own array.
-        return Reply(slot, self._f.sites[slot], replace(answer.reply, body=read_only(answer.reply.body)))
+        sent = answer.reply
+        return Reply(slot, self._f.sites[slot], Shareable(read_only(sent.body), sent.metrics, sent.headers))
 
     def _failed(self, slot: int, failure: Failure) -> Reply:
         return Reply(slot, self._f.sites[slot], Shareable(), failure)

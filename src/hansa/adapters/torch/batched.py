@@ -191,15 +191,16 @@ class _Stack:
         """x (k, b, ...), y (k, b, ...) and what each row counts for in its client's mean (k, b): 0 where it is padding."""
         sizes = [len(c.batches[t]) for c in clients]
         width = max(sizes)
-        share = np.zeros((len(clients), width), np.float64)
+        rows_of = np.array(sizes)[:, None]
+        share = np.where(np.arange(width) < rows_of, 1.0 / rows_of, 0.0)
         x, y = (self._room_for(i, len(clients), width, like) for i, like in enumerate((clients[0].x, clients[0].y)))
         for i, (client, size) in enumerate(zip(clients, sizes, strict=True)):
             index = client.batches[t]
             # mode="clip" writes straight into `out`; the row numbers come from a permutation, so there is nothing to clip.
             np.take(client.x, index, axis=0, out=x[i, :size], mode="clip")
             np.take(client.y, index, axis=0, out=y[i, :size], mode="clip")
-            x[i, size:], y[i, size:] = client.x[index[0]], client.y[index[0]]
-            share[i, :size] = 1.0 / size
+            if size < width:
+                x[i, size:], y[i, size:] = client.x[index[0]], client.y[index[0]]
         dtypes = (
             rows.input_dtype(x, self._floats),
             rows.target_dtype(clients[0].y, self._floats, self._objective.targets),

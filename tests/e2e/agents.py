@@ -79,7 +79,11 @@ class Agent:
     def ended(self, timeout_s: float = 20.0) -> int:
         """The exit code of an agent that ends by itself."""
         assert self.process is not None
-        self.process.communicate(timeout=timeout_s)
+        try:
+            self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
         return self.process.returncode
 
     def workers(self) -> list[int]:

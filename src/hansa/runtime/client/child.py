@@ -145,7 +145,8 @@ class Worker:
             raise WorkerDied("the worker is not there")
         ended = asyncio.ensure_future(self._process.wait())
         process = self._process
-        ended.add_done_callback(lambda done: None if done.cancelled() else _kill(process))  # what it has started may hold the socket open
+        # what it has started may hold the socket open
+        ended.add_done_callback(lambda done: None if done.cancelled() else _kill(process))
         try:
             self._writer.write(to_line(message))
             await self._writer.drain()

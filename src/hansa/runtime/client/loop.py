@@ -122,8 +122,8 @@ class Agent:
         self._site, self._ready = site, ready
         self._group = asyncio.TaskGroup()
         self._parts: dict[str, tuple[Part, asyncio.Task[None]]] = {}
-        self._greet = True
-        site.connection.on_back = self._came_back
+        self._greet = asyncio.Event()  # set: the server may be another than we knew
+        site.connection.on_back = self._greet.set
 
     async def serve(self) -> None:
         """Work until the caller cancels, or the server does not let the site in any more."""
@@ -142,7 +142,7 @@ class Agent:
 
     async def _hello(self) -> None:
         """Greet the server, and look whether it is the one that we knew."""
-        self._greet = False
+        self._greet.clear()
         site, config = self._site, load_site(self._site.kit)
         hello = Hello(
             versions=list(VERSIONS),
@@ -171,15 +171,29 @@ class Agent:
         """Take on what is new, as soon as it is. After a silence all is listed again: nothing is done twice."""
         after = 0
         while True:
-            if self._greet:
+            if self._greet.is_set():
                 await self._hello()
                 after = 0
-            work = await self._ask(after, hold_s=HOLD_S)
+            work = await self._heard(after)
+            if work is None:
+                continue
             await self._take(work)
             if work.after > after:
                 after = work.after
                 seen = self._site.places.seen
                 self._site.places.see(Seen(epoch=seen.epoch, after=max(after, seen.after)))
+
+    async def _heard(self, after: int) -> Work | None:
+        """What is new; None if the server should be greeted first, for which a held poll is given up."""
+        asking = asyncio.create_task(self._ask(after, hold_s=HOLD_S))
+        greeting = asyncio.create_task(self._greet.wait())
+        try:
+            await asyncio.wait([asking, greeting], return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            asking.cancel()
+            greeting.cancel()
+            await asyncio.wait([asking, greeting])
 
     async def _ask(self, after: int, *, hold_s: float) -> Work:
         params = {"after": str(after), "hold_s": f"{hold_s:g}"}
@@ -250,9 +264,6 @@ class Agent:
             busy = [progress for part, _ in self._parts.values() for progress in part.busy()]
             await self._site.connection.tell("/v1/beats", Beat(busy=busy))
             await asyncio.sleep(BEAT_S)
-
-    def _came_back(self) -> None:
-        self._greet = True
 
 
 def _restored(ours: int, theirs: int) -> StorageError:

@@ -141,7 +141,7 @@ class Part:
         """Answer an offer: yes only when the policy permits it, the walls stand, and the job is loaded."""
         try:
             await self._admit(offer)
-            await self._ready()
+            await self._lively(None)
         except Refusal as refusal:
             _LOG.info("run.refused run=%s code=%s why=%r", self.run, refusal.failure.code, refusal.failure.message)
             self._keep(offer, refusal.failure)
@@ -213,7 +213,7 @@ class Part:
             await download(self._site.connection, digest, size, lambda: self._blobs.upload(digest, size), moved=self._count)
 
     async def _executed(self, asked: Assignment) -> Done:
-        """What the worker makes of a task. A worker that dies is started again, and the task done anew."""
+        """What the worker makes of a task."""
         memory = self._site.outbox.memory(self.run, asked.slot, before=asked.seq)
         do = Do(
             seq=asked.seq,
@@ -229,13 +229,17 @@ class Part:
             out=str(self._out(asked)),
             memory={name: str(self._blobs.path(digest)) for name, digest in memory.items()},
         )
+        return await self._lively(do)
+
+    async def _lively(self, do: Do | None) -> Done:
+        """What a worker that is up makes of the task (None: being up). One that dies is started again, and the task done anew."""
         lives = LIVES
         while True:
-            worker = await self._ready()
             try:
-                return await worker.do(do)
+                worker = await self._ready()
+                return await worker.do(do) if do is not None else Done(seq=0, attempt=0)
             except WorkerDied as error:
-                _LOG.warning("worker.died run=%s seq=%d why=%r", self.run, asked.seq, error.message)
+                _LOG.warning("worker.died run=%s seq=%d why=%r", self.run, do.seq if do else 0, error.message)
                 lives -= 1
                 if lives == 0:
                     raise Refusal(Failure(error.code, f"{error.message}, {LIVES} times")) from error
@@ -244,7 +248,7 @@ class Part:
         """The worker, with the job loaded.
 
         Raises:
-            Refusal: it cannot be: why.
+            Refusal: it cannot be: why. WorkerDied: it was ended.
         """
         if self._worker is not None and self._worker.up:
             return self._worker
@@ -258,8 +262,6 @@ class Part:
         except WorkerBroken as error:
             failure = leaving.told(Done(seq=0, attempt=0, code=error.code, message=error.message, trace=error.trace), config.policy)
             raise Refusal(failure) from error
-        except WorkerDied as error:
-            raise Refusal(Failure(error.code, error.message)) from error
         return worker
 
     def _begin(self, config: SiteConfig, manifest: Manifest) -> Begin:

@@ -115,7 +115,7 @@ def _leave_network() -> None:
         raise SandboxError("this machine does not permit a network namespace", got=what, hint=hint)
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+            Path(f"/proc/self/{name}").write_bytes(text.encode())
     except OSError as error:
         raise SandboxError("a user namespace cannot be set up", got=str(error), hint='sandbox = "basic" does without') from error
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from cryptography import x509
 
 from hansa.errors import HansaError, IdentityError, InputError, RefusedError, UnreachableError, VersionError
 from hansa.runtime.protocol.messages import Problem, decode
 
+UNTOLD: Final = "http"  # the code of a refusal that says no more than its status
 _TEXT: Final = 2_000  # characters of what another party says that are passed on
 _KIT: Final = "use the kit that the project's administrator made for this project; if the server's kit is new, ask for a new one"
 _CLOCK: Final = "compare both clocks with NTP first"
@@ -96,7 +99,8 @@ def refusal(response: httpx.Response) -> HansaError:
     try:
         told: Problem = decode(response.content, Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # not ours: a proxy's page
-        told = Problem(title=f"status {status}", status=status, code=f"http_{status}", hint="is a proxy in between?")
+        code = "no_token" if status == 401 else UNTOLD
+        told = Problem(title=f"status {status}", status=status, code=code, hint="is a proxy in between?")
     message = told.title[:_TEXT] + (f"; {told.detail[:_TEXT]}" if told.detail else "")
     hint, code = told.hint[:_TEXT] or None, told.code[:64]
     if status >= 500 or status in {408, 429} or code == "busy":  # 507: the server's disk is full for now
@@ -121,10 +125,26 @@ def probe(url: str, context: ssl.SSLContext, *, timeout_s: float) -> HansaError 
             socket.create_connection(address, timeout=timeout_s) as plain,
             context.wrap_socket(plain, server_hostname=parts.hostname) as connection,
         ):
-            connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: hansa\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(OSError):  # closed already: what the server said before is still to be read
+                connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: hansa\r\nConnection: close\r\n\r\n")
             connection.recv(1)  # with TLS 1.3 a refusal comes after the handshake
     except OSError as error:
         return explain(error, url)
+    return None
+
+
+def own_fault(chain: Sequence[bytes], now: float) -> HansaError | None:
+    """What is wrong with the time of one's own certificate (DER, leaf first), if anything is: servers do not tell these apart."""
+    if not chain:
+        return None
+    leaf = x509.load_der_x509_certificate(chain[0])
+    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    if now < begins.timestamp():
+        hint, when = f"{_CLOCK}; this machine's may be late", f"from {begins:%Y-%m-%d %H:%M} UTC"
+        return IdentityError("not_yet_valid", "this kit's certificate is not valid yet", expected=when, hint=hint)
+    if now > ends.timestamp():
+        hint = f"{_CLOCK}; then ask the project's administrator: hansa provision rotate NAME"
+        return IdentityError("expired", "this kit's certificate has expired", got=f"ended {ends:%Y-%m-%d %H:%M} UTC", hint=hint)
     return None
 
 

@@ -17,10 +17,10 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.errors import HansaError, InputError
+from hansa.errors import HansaError, IdentityError, InputError
 from hansa.runtime.protocol.messages import JSON_LIMIT, Message, Token, decode, encode
 from hansa.runtime.protocol.session import proof
-from hansa.runtime.transport.faults import LostError, explain, probe, refusal
+from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
 
 CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
 QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for again
@@ -117,7 +117,12 @@ class Connection:
                 raise refusal(answer)
             return answer
 
-        return await self.persist(lambda: self.proven(method, path, once), what=f"{method} {path}")
+        try:
+            return await self.persist(lambda: self.proven(method, path, once), what=f"{method} {path}")
+        except HansaError as error:
+            if method == "HEAD" and error.code == UNTOLD:  # its refusals have no body: GET's have
+                await self.request("GET", path, headers={"Range": "bytes=0-0"})
+            raise
 
     async def proven(self, method: str, path: str, once: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
         """What one request gives, sent with a token and a proof. A token that the server does not take is renewed once."""
@@ -178,6 +183,8 @@ class Connection:
             if told.code == "lost" and not self._answered and self._proxy is None:
                 seen = await asyncio.to_thread(probe, self._who.url, self._context, timeout_s=CONNECT_S / 2)
                 told = seen or told
+            if isinstance(told, IdentityError):
+                told = own_fault(self._who.chain, time.time()) or told
             raise told from error
 
     async def _valid_token(self) -> str:

@@ -1,0 +1,120 @@
+import re
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from hansa.core.bundle import Manifest
+from hansa.runtime.client.policy import Asked, Decision, code_hash, decide
+from hansa.runtime.config import SitePolicy
+
+NOON = datetime(2024, 5, 6, 12, 0, 30)
+MANIFEST = Manifest(
+    reference="job.py:job",
+    job="hearts",
+    job_hash="",
+    data="heart",
+    plan="",
+    plan_hash="",
+    files={"job.py": "ab" * 32},
+    requires=["numpy"],
+)
+ASKED = Asked(author="ada", org="Uni", project="hearts", manifest=MANIFEST, population=4, here=("heart",))
+OPEN = SitePolicy(authors=("ada",), code="any")
+HASH = code_hash(MANIFEST)
+
+
+def with_(**changes: Any) -> SitePolicy:
+    return msgspec.structs.replace(OPEN, **changes)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        OPEN,
+        with_(authors="any"),
+        with_(authors=(), orgs=("Uni",)),
+        with_(authors=(), orgs="any"),
+        with_(authors=("bob",), orgs=("Uni",)),
+        with_(projects=("hearts", "lungs")),
+        with_(code=(HASH,)),
+        with_(code=("0" * 64, HASH)),
+        with_(min_cohort=4),
+        with_(hours="11:00-13:00"),
+        with_(hours="12:00-12:01"),
+        with_(hours="22:00-12:01"),
+        with_(approval="by_hand", code=(HASH,)),
+    ],
+)
+def test_what_the_policy_names_is_accepted(policy: SitePolicy) -> None:
+    assert decide(policy, ASKED, NOON) == Decision("accept")
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "words"),
+    [
+        (None, "closed", "no policy"),
+        (SitePolicy(), "author", "no jobs of ada"),
+        (with_(authors=()), "author", "no jobs of ada"),
+        (with_(authors=("Ada",)), "author", "no jobs of ada"),
+        (with_(authors=(), orgs=("North",)), "author", r"ada \(Uni\)"),
+        (with_(projects=()), "project", "project hearts"),
+        (with_(projects=("lungs",)), "project", "project hearts"),
+        (with_(code=()), "code", HASH),
+        (with_(code=("0" * 64,)), "code", HASH),
+        (with_(approval="by_hand"), "approval", HASH),
+        (with_(min_cohort=5), "min_cohort", "at least 5 sites; this run has 4"),
+    ],
+)
+def test_what_the_policy_does_not_name_is_refused_with_the_reason(policy: SitePolicy | None, code: str, words: str) -> None:
+    decision = decide(policy, ASKED, NOON)
+    assert (decision.verdict, decision.code) == ("refuse", code)
+    assert re.search(words, decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "words"),
+    [
+        (replace(ASKED, here=()), "data", "'heart'"),
+        (replace(ASKED, here=("hearts", "lungs")), "data", "'heart'"),
+        (
+            replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["numpy", "no-such-thing"])),
+            "requires",
+            "no-such-thing",
+        ),
+        (replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["numpy>=1"])), "requires", "not the name"),
+        (replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["../x"])), "requires", "not the name"),
+    ],
+)
+def test_what_the_site_lacks_is_named_before_the_first_round(asked: Asked, code: str, words: str) -> None:
+    decision = decide(OPEN, asked, NOON)
+    assert (decision.verdict, decision.code) == ("refuse", code)
+    assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("hours", "wait_s"), [("12:01-13:00", 30.0), ("22:00-06:00", 36_000 - 30.0), ("11:00-12:00", 23 * 3_600 - 30.0)]
+)
+def test_outside_its_hours_a_site_waits_until_they_begin(hours: str, wait_s: float) -> None:
+    decision = decide(with_(hours=hours), ASKED, NOON)
+    assert (decision.verdict, decision.wait_s) == ("wait", wait_s)
+
+
+def test_a_refusal_comes_before_a_wait() -> None:
+    assert decide(with_(hours="22:00-06:00", authors=()), ASKED, NOON).verdict == "refuse"
+
+
+def test_the_size_of_the_cohort_is_not_judged_before_it_is_known() -> None:
+    assert decide(with_(min_cohort=5), replace(ASKED, population=None), NOON).verdict == "accept"
+
+
+def test_the_hash_of_code_changes_with_any_file_and_with_what_is_started_and_with_nothing_else() -> None:
+    def changed(**changes: Any) -> str:
+        return code_hash(msgspec.structs.replace(MANIFEST, **changes))
+
+    assert changed(reference="job.py:other") != HASH
+    assert changed(files={"job.py": "cd" * 32}) != HASH
+    assert changed(files={**MANIFEST.files, "more.py": "ab" * 32}) != HASH
+    assert changed(author="bob", signature="x", seed=3) == HASH

@@ -1,0 +1,184 @@
+"""What an enclosed process can do: each probe is Python text that a real process of its own runs behind the walls."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+START = """
+import os, resource, socket, subprocess, sys
+from pathlib import Path
+from hansa.runtime.client.sandbox import SandboxError, Walls, enclose
+mode, folder, secret, shown, memory, size = sys.argv[1:]
+try:
+    enclose(Walls(mode=mode, folder=Path(folder), hidden=(Path(secret), Path(shown).parent), shown=(Path(shown),),
+                  memory_bytes=int(memory), file_bytes=int(size)))
+except SandboxError as error:
+    print("no walls:", error)
+    sys.exit(77)
+folder, secret, shown = Path(folder), Path(secret), Path(shown)
+def attempt(what):
+    try:
+        what()
+        print("done")
+    except (OSError, MemoryError) as error:
+        print(type(error).__name__, getattr(error, "strerror", ""))
+"""
+
+
+def probe(tmp_path: Path, mode: str, text: str, *, memory: int = 0, size: int = 0) -> list[str]:
+    """The lines that the probe prints."""
+    folder, secret, shown = tmp_path / "work", tmp_path / "kit" / "key.pem", tmp_path / "kit" / "state" / "run"
+    folder.mkdir(exist_ok=True)
+    shown.mkdir(parents=True, exist_ok=True)
+    secret.write_text("secret")
+    (shown / "body").write_text("body")
+    (shown.parent / "outbox").write_text("others")
+    (tmp_path / "kit" / "data.csv").write_text("rows")
+    arguments = [mode, str(folder), str(secret), str(shown), str(memory), str(size)]
+    command = [sys.executable, "-c", dedent(START) + dedent(text), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
+    if done.returncode == 77:
+        pytest.skip(f"this kernel forbids it: {done.stdout.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_strict_worker_writes_in_its_folder_and_nowhere_else(tmp_path: Path) -> None:
+    text = """
+    attempt(lambda: (folder / "x").write_text("x"))
+    attempt(lambda: (folder / "below").mkdir())
+    attempt(lambda: (folder.parent / "x").write_text("x"))
+    attempt(lambda: Path("/tmp/hansa-sandbox-probe").write_text("x"))
+    attempt(lambda: (shown / "body").write_text("x"))
+    attempt(lambda: (folder.parent / "kit" / "data.csv").unlink())
+    attempt(lambda: Path("/dev/null").write_text("x"))
+    """
+    denied = "PermissionError Permission denied"
+    assert probe(tmp_path, "strict", text) == ["done", "done", denied, denied, denied, denied, "done"]
+
+
+def test_a_strict_worker_reads_data_and_its_run_and_no_secret(tmp_path: Path) -> None:
+    text = """
+    attempt(lambda: (folder.parent / "kit" / "data.csv").read_text())
+    attempt(lambda: (shown / "body").read_text())
+    attempt(secret.read_text)
+    attempt((shown.parent / "outbox").read_text)
+    os.symlink(secret, folder / "link")
+    attempt((folder / "link").read_text)
+    attempt(lambda: os.link(secret, folder / "hard"))
+    print(subprocess.run(["/bin/cat", str(secret)], capture_output=True).returncode)
+    """
+    lines = probe(tmp_path, "strict", text)
+    assert lines[:2] == ["done", "done"]
+    assert all(line.startswith(("PermissionError", "OSError")) for line in lines[2:6]), lines
+    assert lines[6] == "1"
+
+
+def test_a_strict_worker_has_no_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        text = f"""
+        attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2))
+        attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", {port})))
+        attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)))
+        """
+        lines = probe(tmp_path, "strict", text)
+    assert "done" not in lines
+    assert len(lines) == 3
+
+
+def test_a_strict_worker_has_no_capabilities_and_gains_none(tmp_path: Path) -> None:
+    text = """
+    found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(found["CapEff"], 16), int(found["CapPrm"], 16), int(found["NoNewPrivs"]))
+    """
+    assert probe(tmp_path, "strict", text) == ["0 0 1"]
+
+
+def test_what_a_strict_worker_starts_is_enclosed_as_well(tmp_path: Path) -> None:
+    text = """
+    code = "open('/tmp/hansa-sandbox-probe', 'w')"
+    print(subprocess.run([sys.executable, "-c", code], capture_output=True).returncode)
+    """
+    assert probe(tmp_path, "strict", text) == ["1"]
+
+
+def test_an_ordinary_users_strict_worker_cannot_start_processes_without_end() -> None:
+    """The kernel limits everybody but root, who for this test becomes nobody."""
+    code = """
+    import ctypes, os, signal, sys
+    from pathlib import Path
+    from hansa.runtime.client.sandbox import PROCESSES, SandboxError, Walls, enclose
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: one's own /proc entries are one's own again
+    try:
+        enclose(Walls(mode="strict", folder=Path("/tmp")))
+    except SandboxError as error:
+        print("no walls:", error)
+        sys.exit(77)
+    children = []
+    try:
+        while len(children) < 2 * PROCESSES:
+            if (pid := os.fork()) == 0:
+                signal.pause()
+            children.append(pid)
+    except BlockingIOError:
+        print("limited", len(children) < PROCESSES)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60)
+    if done.returncode == 77:
+        pytest.skip(f"this kernel forbids it: {done.stdout.strip()}")
+    assert (done.returncode, done.stdout.strip()) == (0, "limited True"), done.stderr
+
+
+@pytest.mark.parametrize("mode", ["basic", "strict"])
+def test_memory_and_files_are_limited(tmp_path: Path, mode: str) -> None:
+    text = """
+    attempt(lambda: bytearray(1 << 30))
+    attempt(lambda: (folder / "x").write_bytes(bytes(2_000_000)))
+    attempt(lambda: (folder / "y").write_bytes(bytes(500_000)))
+    attempt(lambda: [os.open("/dev/null", os.O_RDONLY) for _ in range(2_000)])
+    print(oct(os.stat(folder / "y").st_mode & 0o777))
+    """
+    lines = probe(tmp_path, mode, text, memory=700 << 20, size=1_000_000)
+    assert lines == ["MemoryError ", "OSError File too large", "done", "OSError Too many open files", "0o600"]
+
+
+def test_an_open_worker_is_not_limited(tmp_path: Path) -> None:
+    text = """
+    attempt(lambda: (folder.parent / "x").write_text("x"))
+    attempt(lambda: (folder / "x").write_bytes(bytes(2_000_000)))
+    """
+    assert probe(tmp_path, "off", text, size=1_000_000) == ["done", "done"]
+
+
+def test_a_machine_without_namespaces_is_told_and_nothing_runs(tmp_path: Path) -> None:
+    """A process with a second thread may not make a user namespace: the kernel's refusal, whatever its cause, is an error."""
+    code = """
+    import sys, threading
+    from pathlib import Path
+    from hansa.runtime.client.sandbox import SandboxError, Walls, enclose
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        enclose(Walls(mode="strict", folder=Path(sys.argv[1])))
+        print("enclosed")
+    except SandboxError as error:
+        print(error.exit_code, error.code, error)
+    over.set()
+    thread.join()
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code), str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("3 sandbox this machine does not permit a network namespace"), done
+    assert 'sandbox = "basic"' in done.stdout

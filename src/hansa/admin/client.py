@@ -292,7 +292,7 @@ class Run:
         return target
 
     def _fetch(self, file: File, folder: Path) -> None:
-        target, got = folder / _inside(file.path), 0
+        target, got = folder / inside(file.path), 0
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as out, self._channel.download(f"{self._path}/files/{file.path}") as pieces:
             for piece in pieces:
@@ -323,7 +323,7 @@ def signer(kit: Kit) -> Signer:
     return Signer(kit.name, der(*kit.chain()), lambda data: key.sign(data, ec.ECDSA(hashes.SHA256())))
 
 
-def _inside(path: str) -> Path:
+def inside(path: str) -> Path:
     """The path below a folder that a server named.
 
     Raises:

@@ -15,6 +15,7 @@ from hansa.core.files import write_atomic
 from hansa.core.protocols import FederatedData
 from hansa.errors import InputError
 from hansa.provision.changes import provision
+from hansa.provision.kits import SITE_TOML
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
 from hansa.provision.state import load_roster
 from hansa.runtime.authz.policy import Rules
@@ -104,9 +105,11 @@ def _before(folder: Path) -> Project | None:
 
 
 def _furnish(kit: Path, data: Source, slot: int) -> None:
-    """Write a site's site.toml and its loader, unless its owner has changed them or there are no data to give."""
+    """Write a site's site.toml and its loader, unless it has its owner's, or ours and there are no other data to give."""
     path = kit / "site.toml"
-    if not data.sets and path.read_text(encoding="utf-8").startswith(_OURS):
+    there = path.read_text(encoding="utf-8")
+    ours = there.startswith(_OURS)
+    if (not ours and there != SITE_TOML) or (ours and not data.sets):
         return
     labels = sorted(data.sets)
     text = shards.loader(data.job, data.data, folder=data.folder, labels=labels, slot=slot)
@@ -140,7 +143,8 @@ def _project_toml(project: Project) -> str:
 def _site_toml(labels: Sequence[str]) -> str:
     data = "".join(f'{json.dumps(label)} = "shard.py:load_{number}"\n' for number, label in enumerate(labels))
     policy = 'authors = "any"\ncode = "any"\nmin_cohort = 1\nkinds = ["arrays", "metrics", "logs"]\ntraceback = true\n'
-    return f'{_OURS}: open to every author of this local project\nsandbox = "basic"\n\n[data]\n{data}\n[policy]\n{policy}'
+    head = f"{_OURS}: open to every author of this local project. Remove this line to keep what you change."
+    return f'{head}\nsandbox = "basic"\n\n[data]\n{data}\n[policy]\n{policy}'
 
 
 def _absolute(reference: str) -> str:

@@ -19,6 +19,7 @@ from tests.e2e.agents import SHARDS, SITE_TOML, Agent, agents
 from tests.e2e.world import Caller, Server, make_project, serving
 
 from hansa.core import codec
+from hansa.core.job import Job, load_reference
 from hansa.provision.changes import revoke
 from hansa.simulation.engine import simulate
 
@@ -198,3 +199,29 @@ def test_a_server_that_was_restored_from_an_older_copy_stops_the_agent_with_inst
         server.start()
         assert agent.ended() == 5
         assert "restored from an older copy" in agent.log.read_text()
+
+
+SCAFFOLD = """
+from hansa.adapters.numpy import logistic
+from hansa.core.job import Job
+from hansa.data import datasets
+from hansa.learning.scaffold import scaffold
+
+learner = logistic(lr=0.1, epochs=1, batch=32, l2=1e-3).bound_to(datasets.heart(), classes=2)
+job = Job("controls", scaffold(learner, rounds=3, standardise=True), data="heart")
+"""
+
+
+def test_what_sites_remember_survives_their_agents_and_gives_the_bits_of_the_simulation(project: Path, tmp_path: Path) -> None:
+    """Each site's control variate is a memory: read by the next round's task, kept with the reply that it came with."""
+    (tmp_path / "controls.py").write_text(SCAFFOLD)
+    job = load_reference(f"{tmp_path}/controls.py:job")
+    assert isinstance(job, Job)
+    simulated = codec.digest(simulate(job, {"heart": jobs.data}, seed=7).model)
+    with submitted(project, f"{tmp_path}/controls.py:job") as (lea, run, sites, _):
+        lea.wait(run, lambda event: event["kind"] == "round")
+        victim = sites[NAMES[3]]
+        victim.kill()
+        victim.start()
+        assert lea.ended(run)["state"] == "completed"
+        assert hash_of(lea, run) == simulated

@@ -21,9 +21,10 @@ from hansa.errors import HansaError, IdentityError, InputError, StorageError
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.policy import read_policy
 from hansa.runtime.client.outbox import Outbox
-from hansa.runtime.client.part import Item, Part
+from hansa.runtime.client.part import Part
 from hansa.runtime.client.places import Places, Seen
 from hansa.runtime.client.site import Site
+from hansa.runtime.client.workplace import Item
 from hansa.runtime.config import POLICY_FILE, Kit, load_kit, load_site
 from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
 from hansa.runtime.store.blobs import FileBlobs
@@ -207,7 +208,7 @@ class Agent:
         for item in items:
             try:
                 part = self._part(item.run)
-            except HansaError as error:
+            except InputError as error:
                 _LOG.error("work.refused run=%r why=%r", item.run[:200], str(error))
                 continue
             part.ask(item)

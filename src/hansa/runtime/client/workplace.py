@@ -1,0 +1,207 @@
+"""Where a site does one run: the job's files, the blobs, and the worker, which is enclosed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from hansa.core.bundle import Manifest
+from hansa.core.files import storage_error, write_atomic
+from hansa.core.task import Failure
+from hansa.errors import HansaError, InputError
+from hansa.runtime.client import leaving
+from hansa.runtime.client.channel import Begin, Do, Done
+from hansa.runtime.client.child import Worker, WorkerBroken, WorkerDied
+from hansa.runtime.client.policy import Decision
+from hansa.runtime.client.site import Site
+from hansa.runtime.config import SiteConfig
+from hansa.runtime.jobs.bundle import LIMITS, extract, open_bundle
+from hansa.runtime.protocol.messages import Assignment, Offer
+from hansa.runtime.store.blob import Blob
+from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.transport.blobs import download, size_of, upload
+
+LIVES: Final = 3  # of a worker, in which one task must be done
+_LOG: Final = logging.getLogger("hansa.site")
+
+Item: TypeAlias = Offer | Assignment
+
+
+class Refusal(Exception):
+    """The site does not do what it was asked; `failure` says why, to the author."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Workplace:
+    """The work of one run, one thing at a time. `moved` counts the bytes of the present task that went either way."""
+
+    def __init__(self, site: Site, run: str) -> None:
+        self._site, self._run = site, run
+        self._room = site.places.enter(run)
+        self._blobs = FileBlobs(self._room.blobs)
+        self._worker: Worker | None = None
+        self._manifest: Manifest | None = None
+        self.moved = 0
+
+    async def close(self) -> None:
+        """End the worker, with all that it has started."""
+        self._blobs.close()
+        if self._worker is not None:
+            await self._worker.close()
+
+    async def send(self, digest: str) -> None:
+        """Give the server a blob; on return it has it."""
+        await upload(self._site.connection, digest, self._blobs.path(digest), moved=self._count)
+
+    async def admit(self, item: Item) -> None:
+        """Return if the site's policy permits it now.
+
+        Raises:
+            Refusal: it does not.
+        """
+        population = item.population if isinstance(item, Assignment) else None
+        manifest = await self._bundle(item)
+        while True:
+            decision: Decision = await asyncio.to_thread(self._site.decide, manifest, population=population)
+            if decision.verdict == "accept":
+                return
+            if decision.verdict == "refuse":
+                raise Refusal(Failure("refused", f"{decision.reason} [{decision.code}]"))
+            _LOG.info("run.waits run=%s seconds=%.0f why=%r", self._run, decision.wait_s, decision.reason)
+            await asyncio.sleep(decision.wait_s)  # until the hours that the policy names
+
+    async def _bundle(self, item: Item) -> Manifest:
+        """The manifest of the run's job, which is fetched and unpacked at the first time."""
+        if self._manifest is None:
+            if not self._room.bundle.exists():
+                size = item.bundle_bytes if isinstance(item, Offer) else await size_of(self._site.connection, item.bundle)
+                if size > LIMITS.packed:
+                    raise Refusal(Failure("refused", f"the bundle is too large: {size:,} bytes"))
+                await self.fetch(item.bundle, size)
+                content = await asyncio.to_thread(self._blobs.path(item.bundle).read_bytes)
+                await asyncio.to_thread(write_atomic, self._room.bundle, [content])
+            self._manifest = await asyncio.to_thread(self._unpacked)
+        return self._manifest
+
+    def _unpacked(self) -> Manifest:
+        try:
+            bundle = open_bundle(self._room.bundle.read_bytes())
+        except InputError as error:
+            raise Refusal(Failure("bundle", str(error))) from error
+        except OSError as error:
+            raise storage_error(error, self._room.bundle) from error
+        extract(bundle, self._room.source)
+        return bundle.manifest
+
+    async def fetch(self, digest: str, size: int) -> None:
+        """The blob, whole and verified."""
+        if self._blobs.size(digest) is None:
+            await download(self._site.connection, digest, size, lambda: self._blobs.upload(digest, size), moved=self._count)
+
+    async def execute(self, asked: Assignment) -> Done:
+        """What the worker makes of a task."""
+        memory = self._site.outbox.memory(self._run, asked.slot, before=asked.seq)
+        do = Do(
+            seq=asked.seq,
+            attempt=asked.attempt,
+            slot=asked.slot,
+            task=asked.task,
+            round=asked.round,
+            seed=asked.seed,
+            population=asked.population,
+            job=asked.job,
+            data=asked.data,
+            body=str(self._blobs.path(asked.body)),
+            out=str(self._out(asked)),
+            memory={name: str(self._blobs.path(digest)) for name, digest in memory.items()},
+        )
+        return await self.be_up_for(do)
+
+    async def be_up_for(self, do: Do | None) -> Done:
+        """What a worker that is up makes of the task (None: being up). One that dies is started again, and the task done anew."""
+        lives = LIVES
+        while True:
+            try:
+                worker = await self._ready()
+                return await worker.do(do) if do is not None else Done(seq=0, attempt=0)
+            except WorkerDied as error:
+                _LOG.warning("worker.died run=%s seq=%d why=%r", self._run, do.seq if do else 0, error.message)
+                lives -= 1
+                if lives == 0:
+                    raise Refusal(Failure(error.code, f"{error.message}, {LIVES} times")) from error
+
+    async def _ready(self) -> Worker:
+        """The worker, with the job loaded.
+
+        Raises:
+            Refusal: it cannot be: why. WorkerDied: it was ended.
+        """
+        if self._worker is not None and self._worker.up:
+            return self._worker
+        config = self._site.config()
+        if config is None or self._manifest is None:
+            raise Refusal(Failure("refused", "this site has no policy, so it runs nothing [closed]"))
+        worker = Worker(self._begin(config, self._manifest), self._site.places.log(self._run), self._site.environment)
+        self._worker = worker
+        try:
+            await worker.start()
+        except WorkerBroken as error:
+            failure = leaving.told(Done(seq=0, attempt=0, code=error.code, message=error.message, trace=error.trace), config.policy)
+            raise Refusal(failure) from error
+        return worker
+
+    def _begin(self, config: SiteConfig, manifest: Manifest) -> Begin:
+        return Begin(
+            run=self._run,
+            site=self._site.name,
+            source=str(self._room.source),
+            reference=manifest.reference,
+            folder=str(self._room.work),
+            base=str(self._site.kit.folder.absolute()),
+            data=config.data,
+            hidden=self._site.places.hidden,
+            shown=[str(self._room.folder)],
+            sandbox=config.sandbox,
+            memory_bytes=config.resources.memory_mb << 20,
+            file_bytes=(config.policy.max_upload_mb << 20) + (1 << 20),
+            gpus=config.resources.gpus,
+        )
+
+    def take(self, done: Done, asked: Assignment) -> tuple[Blob, dict[str, str]]:
+        """The reply that may leave, and what the site is to remember.
+
+        Raises:
+            Refusal: the job's code raised, or the reply may not leave.
+        """
+        config = self._site.config()
+        if config is None:
+            raise Refusal(Failure("refused", "this site has no policy, so nothing leaves it [closed]"))
+        if done.code:
+            raise Refusal(leaving.told(done, config.policy))
+        out, limit = self._out(asked), config.policy.max_upload_mb << 20
+        try:
+            memory = {
+                name: leaving.keep(out.with_name(f"{out.name}.{number}"), self._blobs, limit=limit).digest
+                for number, name in enumerate(done.memory)
+            }
+            return leaving.take(out, self._blobs, config.policy), memory
+        except HansaError as error:
+            raise Refusal(Failure(error.code, error.message, error.path)) from error
+
+    def tidy(self, asked: Assignment) -> None:
+        """Forget what no task from this one on needs: earlier bodies, sent results, memories that were replaced."""
+        if self._blobs.received(asked.body) == 0:  # else it was cut off, and goes on where it stopped
+            self._site.outbox.trim(self._run, before=asked.seq)
+            self._blobs.sweep(self._site.outbox.digests(), 0.0, time.time())
+
+    def _out(self, asked: Assignment) -> Path:
+        return self._room.work / f"reply-{asked.seq}-{asked.attempt}"
+
+    def _count(self, size: int) -> None:
+        self.moved += size

@@ -1,0 +1,90 @@
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from hansa.core import codec
+from hansa.core.task import Failure, Shareable
+from hansa.errors import InputError, SpecError
+from hansa.runtime.client import leaving
+from hansa.runtime.client.channel import Done
+from hansa.runtime.client.leaving import LeavingError
+from hansa.runtime.config import SitePolicy
+from hansa.runtime.store.blobs import FileBlobs
+
+POLICY = SitePolicy(authors="any", code="any", max_upload_mb=1)
+REPLY = Shareable({"w": np.arange(3.0)}, {"loss": 0.5})
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FileBlobs:
+    return FileBlobs(tmp_path / "blobs", reserve_bytes=0)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    path = tmp_path / "reply"
+    path.write_bytes(codec.encode(REPLY))
+    return path
+
+
+def test_a_reply_leaves_as_it_was_written_and_its_file_is_gone(blobs: FileBlobs, out: Path) -> None:
+    blob = leaving.take(out, blobs, POLICY)
+    assert blobs.path(blob.digest).read_bytes() == codec.encode(REPLY)
+    assert not out.exists()
+
+
+def test_metrics_that_may_not_leave_are_left_out(blobs: FileBlobs, out: Path) -> None:
+    blob = leaving.take(out, blobs, msgspec.structs.replace(POLICY, kinds=("arrays",)))
+    left = codec.decode(blobs.path(blob.digest).read_bytes())
+    assert (left.metrics, np.asarray(left.body["w"]).tolist()) == ({}, [0.0, 1.0, 2.0])
+
+
+def test_arrays_that_may_not_leave_are_refused(blobs: FileBlobs, out: Path) -> None:
+    with pytest.raises(LeavingError, match="arrays do not leave this site"):
+        leaving.take(out, blobs, msgspec.structs.replace(POLICY, kinds=("metrics",)))
+
+
+def test_what_is_no_message_does_not_leave(blobs: FileBlobs, out: Path) -> None:
+    out.write_bytes(b"patient,age\nann,44\n")
+    with pytest.raises(SpecError):
+        leaving.take(out, blobs, POLICY)
+
+
+def test_more_than_the_policy_permits_does_not_leave(blobs: FileBlobs, out: Path) -> None:
+    out.write_bytes(codec.encode(Shareable({"w": np.zeros(200_000)})))
+    with pytest.raises(InputError, match="may not leave"):
+        leaving.take(out, blobs, POLICY)
+
+
+@pytest.mark.parametrize("how", ["symbolic", "hard", "folder", "fifo", "nothing"])
+def test_what_is_no_file_of_the_workers_own_does_not_leave(blobs: FileBlobs, tmp_path: Path, how: str) -> None:
+    secret, out = tmp_path / "key.pem", tmp_path / "reply-1-1"
+    secret.write_bytes(codec.encode(REPLY))
+    match how:
+        case "symbolic":
+            out.symlink_to(secret)
+        case "hard":
+            os.link(secret, out)
+        case "folder":
+            out.mkdir()
+        case "fifo":
+            os.mkfifo(out)
+    with pytest.raises(InputError):
+        leaving.take(out, blobs, POLICY)
+
+
+RAISED = Done(seq=1, attempt=1, code="client", message="KeyError: 'patient 4711'", trace="Traceback ... 4711")
+
+
+def test_without_leave_the_author_sees_only_the_kind_of_what_their_code_raised() -> None:
+    assert leaving.told(RAISED, POLICY) == Failure("client", "the job's code raised KeyError")
+    odd = msgspec.structs.replace(RAISED, message="patient 4711 said: no")
+    assert leaving.told(odd, POLICY) == Failure("client", "the job's code raised an error")
+
+
+def test_with_leave_the_author_sees_all_of_it() -> None:
+    shown = leaving.told(RAISED, msgspec.structs.replace(POLICY, traceback=True))
+    assert shown == Failure("client", RAISED.message, None, RAISED.trace)

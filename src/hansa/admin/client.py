@@ -87,7 +87,23 @@ class Session:
         Raises:
             JobReferenceError, TraceError: the job is not one. RefusedError: the server says no, and why.
         """
-        data = build(reference, include, sign=signer(self.kit))
+        data = self.bundle(reference, include)
+        return self.submit_bundle(data, sites=sites, min_sites=min_sites, seed=seed, priority=priority)
+
+    def bundle(self, reference: str, include: Iterable[str | Path] = ()) -> bytes:
+        """The job as it travels, signed with the kit's key; nothing is sent."""
+        return build(reference, include, sign=signer(self.kit))
+
+    def submit_bundle(
+        self,
+        data: bytes,
+        *,
+        sites: Sequence[str] | None = None,
+        min_sites: int | None = None,
+        seed: int | None = None,
+        priority: int = 0,
+    ) -> Run:
+        """Submit a bundle that was made before; the rest is as for `submit`."""
         digest = blake3(data).hexdigest()
         self._channel.patiently(lambda: self._channel.upload(digest, data))
         return self._submit(digest, sites=sites, min_sites=min_sites, seed=seed, priority=priority)

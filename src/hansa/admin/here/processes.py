@@ -80,7 +80,7 @@ class Child:
 class Processes:
     """A server and its sites, forked from this process, which has loaded what they need and has one thread.
 
-    Leaving the context ends all of them; should this process be killed, the kernel asks them to end.
+    The context starts the server. Leaving it ends all of them; should this process be killed, the kernel asks them to end.
     """
 
     def __init__(self, local: Local, parts: Parts, environment: Mapping[str, str]) -> None:
@@ -92,9 +92,6 @@ class Processes:
         self._local.logs.mkdir(parents=True, exist_ok=True)
         try:
             self._start("server", self._parts.server)
-            for site in self._local.sites:
-                self._start(site, self._parts.site)
-            self.children[0].await_ready()
         except BaseException:
             self.stop()
             raise
@@ -102,6 +99,16 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def start_sites(self) -> None:
+        """Start the sites as soon as the server is ready: earlier, they would have to try again.
+
+        Raises:
+            RunError: the server has ended instead.
+        """
+        self.children[0].await_ready()
+        for site in self._local.sites:
+            self._start(site, self._parts.site)
 
     def all_ready(self) -> None:
         """Return when the server has let every site in.

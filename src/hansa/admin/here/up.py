@@ -37,6 +37,7 @@ def serve(asked: Asked, parts: Parts, environment: Mapping[str, str], ready: Cal
     began = time.monotonic()
     local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
     with interruptible(), Processes(local, parts, environment) as processes:
+        processes.start_sites()
         processes.all_ready()
         ready(local, time.monotonic() - began)
         return processes.wait()
@@ -53,8 +54,10 @@ def run(
     began = time.monotonic()
     local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
     with interruptible(), Processes(local, parts, environment) as processes, connect(local.kits / "admin") as session:
+        bundle = session.bundle(job)  # while the server starts
+        processes.start_sites()
         ready(local, time.monotonic() - began)
-        made = session.submit(job, sites=local.sites, seed=asked.seed)
+        made = session.submit_bundle(bundle, sites=local.sites, seed=asked.seed)
 
         def look() -> list[str]:
             ended = processes.ended()

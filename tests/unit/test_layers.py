@@ -105,7 +105,7 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("hansa.provision.kits", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
         ("hansa.runtime.config", "from hansa.provision import kits", ["hansa.provision.kits"]),
         ("hansa.admin.client", "from hansa.runtime.server import views", ["hansa.runtime.server.views"]),
-        ("hansa.admin.up", "from hansa.simulation import engine", ["hansa.simulation.engine"]),
+        ("hansa.admin.here.up", "from hansa.simulation import engine", ["hansa.simulation.engine"]),
     ],
 )
 def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:

@@ -96,12 +96,16 @@ def enrol(
 
     Raises:
         IdentityError: `wrong_kind`: not asked with a bootstrap certificate; `bad_token`; `token_expired`; `token_used`: by another
-            key; `wrong_site`: the token is another site's; `bad_request`; and what `Policy.admit` says.
+            key; `wrong_site`: the token is another site's; `stale_policy`: the kit is newer than the roster; `bad_request`; and
+            what `Policy.admit` says.
     """
     if bootstrap.kind != "bootstrap":
         hint = "a site that has its certificate renews it; it does not enrol again"
         raise IdentityError("wrong_kind", "enrolling takes the kit's bootstrap certificate", got=bootstrap.kind, hint=hint)
     member = policy.admit(bootstrap)
+    if bootstrap.generation > member.generation:  # a certificate of the old generation would be shut out by the newer roster
+        hint = "the server takes it in within seconds; enrol again"
+        raise IdentityError("stale_policy", "the kit is newer than the server's roster", site=member.name, hint=hint)
     key = requested_key(csr)
     ticket, used_for = _find(tickets, token), key_digest(key)
     if (ticket.site, ticket.generation) != (bootstrap.name, bootstrap.generation):

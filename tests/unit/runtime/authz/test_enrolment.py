@@ -66,6 +66,7 @@ def other(**fields: object) -> list[Ticket]:
         ({"policy": msgspec.structs.replace(POLICY, revoked=(Revoked(name="north", at=NOW),))}, "revoked"),
         ({"policy": msgspec.structs.replace(POLICY, members=())}, "unknown_name"),
         ({"bootstrap": replace(BOOTSTRAP, project="lungs")}, "wrong_project"),
+        ({"bootstrap": replace(BOOTSTRAP, generation=2), "tickets": other(generation=2)}, "stale_policy"),
     ],
 )
 def test_each_fault_of_an_enrolment_has_its_code(changes: dict[str, Any], code: str) -> None:

@@ -122,7 +122,7 @@ def load_reference(reference: str, *, base: Path | None = None) -> object:
     return getattr(module, name)
 
 
-_FILE_MODULE = "hansa_job_"
+FILE_MODULE = "hansa_job_"
 
 
 def _file_module(place: str, base: Path | None) -> ModuleType:
@@ -130,7 +130,7 @@ def _file_module(place: str, base: Path | None) -> ModuleType:
     if not path.is_file():
         raise JobReferenceError("no such file", path=str(path), hint="a job is file.py:name or package.module:name")
     path = path.resolve()
-    name = f"{_FILE_MODULE}{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    name = f"{FILE_MODULE}{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
     content = hashlib.blake2b(path.read_bytes()).hexdigest()
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__content__", None) == content:

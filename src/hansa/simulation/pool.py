@@ -30,6 +30,7 @@ from typing import Any, Literal, cast
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
+from hansa.core.job import FILE_MODULE
 from hansa.core.task import Failure, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
@@ -227,10 +228,17 @@ def _anew(threads: int) -> _Worker:
 
 
 def _pickled(sites: Sites) -> bytes:
+    """The job for a new process. What a job file defines goes by value: its module exists under that name only here."""
+    files = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE)]
+    for module in files:
+        cloudpickle.register_pickle_by_value(module)
     try:
         return cast(bytes, cloudpickle.dumps(sites))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise ConfigError(f"the job cannot be sent to a new process: {error}", path="start", hint='use start="fork"') from error
+    finally:
+        for module in files:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def work(descriptor: int, threads: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from threadpoolctl import threadpool_info
 
 import hansa as hs
 from hansa.core import trees
+from hansa.core.job import Job, load_reference
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Shareable, Signal, Task
+from hansa.data.federated import from_arrays
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.engine import simulate
 from hansa.simulation.pool import Pool, _recv, _send  # the channel is worth tests of its own
 from hansa.simulation.sites import Call, Sites
+from hansa.testing import fakes
 
 
 class Pid(hs.Executor):
@@ -219,3 +223,21 @@ def test_an_error_whose_text_cannot_be_made_is_still_the_sites_own() -> None:
     result = simulate(job({1: raising(Unprintable())}), sites(0, 1), workers=2)
     [refused] = result.metrics[0]["refused"]
     assert "Unprintable" in refused["message"]
+
+
+def test_fresh_workers_get_what_a_job_file_defines(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import hansa as hs\n"
+        "from hansa.adapters.numpy import softmax\n"
+        "from hansa.learning import fedavg\n"
+        "class Own:\n"
+        "    def __call__(self, shareable, ctx): return shareable\n"
+        "    def __repr__(self): return 'Own()'\n"
+        "job = hs.Job('own', fedavg(softmax(classes=2, features=4), rounds=1), data='d', filters=[Own()])\n"
+    )
+    own = load_reference("own.py:job", base=tmp_path)
+    assert isinstance(own, Job)
+    sites = from_arrays({name: (r.x, r.y) for name in "ab" for r in [fakes.rows(20)]})
+    record = simulate(own, sites, seed=0, engine="pool", workers=2, start="spawn").metrics[-1]
+    assert record["refused"] == []
+    assert set(record["sites"]) == {"a", "b"}

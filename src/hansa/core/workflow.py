@@ -1,4 +1,4 @@
-"""Workflows: plain, deterministic Python over a Federation. `Rounds` is the synchronous one, which learning algorithms use.
+"""Workflows: plain, deterministic Python over a Federation. `Rounds` is the one of learning algorithms.
 
 A workflow takes time, randomness and results from the federation alone, so that a crashed run can be replayed.
 """
@@ -104,9 +104,15 @@ class Best:
     since: int = 0
 
 
+def together(process: Process, federation: Federation, state: Any, number: int, policy: Policy) -> Round:
+    """One round of a cohort that trains at the same time."""
+    slots = select(len(federation.sites), policy, generator(federation.seed, round=number, purpose="cohort"))
+    return run(process.next, federation, state, round=number, slots=slots, policy=policy)
+
+
 @dataclass(frozen=True)
 class Rounds:
-    """Synchronous rounds of a process: sample a cohort, train, evaluate the new model, checkpoint.
+    """Rounds of a process: train a sampled cohort, `together` or in another way, evaluate the new model, checkpoint.
 
     `learner` and `about` say what is trained, for predictions and for people. `init` is a model to start from.
     """
@@ -118,6 +124,7 @@ class Rounds:
     learner: Learner | None = None
     about: str = ""
     init: Tree | None = None
+    train: Callable[[Process, Federation, Any, int, Policy], Round] = together
 
     def __post_init__(self) -> None:
         if not is_count(self.rounds):
@@ -180,8 +187,7 @@ class Rounds:
         return 0, state, Best(self.process.model(state)), first
 
     def _train(self, federation: Federation, state: Any, number: int) -> tuple[Round, dict[str, Any]]:
-        slots = select(len(federation.sites), self.policy, generator(federation.seed, round=number, purpose="cohort"))
-        done = run(self.process.next, federation, state, round=number, slots=slots, policy=self.policy)
+        done = self.train(self.process, federation, state, number, self.policy)
         sites = {site: dict(values) for site, values in done.metrics.items()}
         record: dict[str, Any] = {"round": number, "global": _pooled_loss(sites), "sites": sites, "refused": [], "lost": []}
         _missed(record, None, done.refused, [reply.site for reply in done.lost])

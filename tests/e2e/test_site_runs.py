@@ -202,18 +202,36 @@ def test_a_server_that_was_restored_from_an_older_copy_stops_the_agent_with_inst
 
 
 SCAFFOLD = """
+from dataclasses import replace
+
+import numpy as np
+
 from hansa.adapters.numpy import logistic
+from hansa.core import trees
 from hansa.core.job import Job
 from hansa.data import datasets
 from hansa.learning.scaffold import scaffold
 
+
+class Spoil:
+    # In round 2 the second site sends what the gate refuses, with a new control variate in its memory.
+
+    def __call__(self, shareable, ctx):
+        if (ctx.round, ctx.slot) != (2, 1) or "delta" not in shareable.body:
+            return shareable
+        return replace(shareable, body={**shareable.body, "delta": trees.map(lambda leaf: leaf * np.nan, shareable.body["delta"])})
+
+    def __repr__(self):
+        return "Spoil"
+
+
 learner = logistic(lr=0.1, epochs=1, batch=32, l2=1e-3).bound_to(datasets.heart(), classes=2)
-job = Job("controls", scaffold(learner, rounds=3, standardise=True), data="heart")
+job = Job("controls", scaffold(learner, rounds=4, standardise=True), data="heart", filters=[Spoil()])
 """
 
 
 def test_what_sites_remember_survives_their_agents_and_gives_the_bits_of_the_simulation(project: Path, tmp_path: Path) -> None:
-    """Each site's control variate is a memory: read by the next round's task, kept with the reply that it came with."""
+    """Each site's control variate is a memory: read by the next round's task, kept with its reply if that counts."""
     (tmp_path / "controls.py").write_text(SCAFFOLD)
     job = load_reference(f"{tmp_path}/controls.py:job")
     assert isinstance(job, Job)
@@ -225,3 +243,4 @@ def test_what_sites_remember_survives_their_agents_and_gives_the_bits_of_the_sim
         victim.start()
         assert lea.ended(run)["state"] == "completed"
         assert hash_of(lea, run) == simulated
+        assert "result.not_counted" in sites[NAMES[1]].log.read_text()

@@ -168,6 +168,7 @@ class Replies(Protocol):
     def refused(self) -> Sequence[Reply]: ...
     @property
     def lost(self) -> Sequence[Reply]: ...
+    def drop(self, reply: Reply) -> None: ...  # admitted, but it could not be added: its site forgets what it put with it
 
 
 class Federation(Protocol):

@@ -84,6 +84,7 @@ def run(
                 except UpdateError as error:
                     wrong = error
                     refused.append(_refused(error, reply, task, alone=[r.kind for r in stage.reductions] == ["using"]))
+                    replies.drop(refused[-1])
                     continue
                 admitted.append(reply.slot)
                 if reply.shareable.metrics:
@@ -199,3 +200,6 @@ class _Given:
 
     def __iter__(self) -> Iterator[Reply]:
         return self.replies
+
+    def drop(self, reply: Reply) -> None:
+        """Nobody remembers anything."""

@@ -156,6 +156,8 @@ class _Asked:
         self._f, self._task, self._slots, self._policy, self._seq = federation, task, slots, policy, seq
         self.refused: list[Reply] = []
         self.lost: list[Reply] = []
+        self._puts: dict[int, Mapping[str, Tree]] = {}  # kept when the task has ended, of those that count
+        self._dropped: list[int] = []
         self._agenda: Agenda[tuple[Call, Fate] | None] = Agenda(federation.clock)
         self._down = trees.nbytes(task.shareable.body)
         self._traffic = {"bytes_up": 0, "bytes_down": 0}
@@ -188,9 +190,22 @@ class _Asked:
             self._obey(commands)
         self.refused.sort(key=_slot)
         self.lost = sorted(self.lost, key=_slot) + [self._failed(slot, _LATE) for slot in state.late]
-        now = self._f.clock.now()
-        self._f.journal.done(self._seq, state.admitted, self.refused, self.lost, clock=now, traffic=self._traffic)
+        ended = self._f.clock.now()
         yield from sorted(held, key=_slot)
+        self._remember()
+        journal, who = self._f.journal, (state.admitted, self.refused, self.lost)
+        journal.done(self._seq, *who, dropped=self._dropped, clock=ended, traffic=self._traffic)
+
+    def drop(self, reply: Reply) -> None:
+        """An admitted reply could not be added: its site forgets what it put into its memory with it."""
+        self._puts.pop(reply.slot, None)
+        self._dropped.append(reply.slot)
+
+    def _remember(self) -> None:
+        """Keep what the sites have put into their memories with the replies that count."""
+        for slot, puts in sorted(self._puts.items()):
+            kept = {name: read_only(trees.copy(tree)) for name, tree in puts.items()}
+            self._f.memory.setdefault(slot, {}).update(kept)
 
     def _draw_lots(self) -> None:
         """Where the first to answer fill the cohort, of those that answer at one time the lot decides, and not the lower slot."""
@@ -255,8 +270,7 @@ class _Asked:
 
     def _admitted(self, slot: int, answer: Answer) -> Reply:
         if answer.puts:
-            kept = {name: read_only(trees.copy(tree)) for name, tree in answer.puts.items()}
-            self._f.memory.setdefault(slot, {}).update(kept)
+            self._puts[slot] = answer.puts
         self._f.journal.keep(self._seq, slot, answer.reply, answer.puts)
         # Views, as a replayed reply has them: in this process a reply may be the site's own array.
         sent = answer.reply

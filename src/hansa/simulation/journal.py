@@ -26,7 +26,8 @@ class Step(msgspec.Struct, frozen=True):
     """One line of the journal: a task that was asked for, or, when `done`, one that has ended.
 
     digest: of all that was asked, `outline` of all but the body. admitted: the slots whose replies count. refused, lost: slot,
-    site and why. clock: the virtual time at its end. traffic: the bytes that it moved.
+    site and why. dropped: slots that were admitted and could not be added; what they put into their memories is not kept. clock:
+    the virtual time at its end. traffic: the bytes that it moved.
     """
 
     seq: int
@@ -38,6 +39,7 @@ class Step(msgspec.Struct, frozen=True):
     admitted: list[int] = []
     refused: list[tuple[int, str, Failure]] = []
     lost: list[tuple[int, str, Failure]] = []
+    dropped: list[int] = []
     clock: float = 0.0
     traffic: dict[str, int] = {}
 
@@ -119,13 +121,14 @@ class Journal:
         refused: Sequence[Reply],
         lost: Sequence[Reply],
         *,
+        dropped: Sequence[int] = (),
         clock: float,
         traffic: Mapping[str, int],
     ) -> None:
         """Record that the task has ended."""
         step = self._asked.pop(seq, None)
         if step is not None:
-            who = {"admitted": sorted(admitted), "refused": _lines(refused), "lost": _lines(lost)}
+            who = {"admitted": sorted(admitted), "refused": _lines(refused), "lost": _lines(lost), "dropped": sorted(dropped)}
             self._write(msgspec.structs.replace(step, done=True, **who, clock=clock, traffic=dict(traffic)))
 
     def end(self) -> None:
@@ -175,9 +178,12 @@ class Recorded:
                 raise storage_error(error, path) from error
             yield Reply(slot, self._sites[slot], codec.decode(data))
 
+    def drop(self, reply: Reply) -> None:
+        """It could not be added: as on record."""
+
     def memories(self) -> Iterator[tuple[int, Tree]]:
         """What each site had put into its memory."""
-        for slot in self.step.admitted:
+        for slot in sorted(set(self.step.admitted) - set(self.step.dropped)):
             path = self._folder / "memory" / f"{slot}.safetensors"
             if path.exists():  # not every site puts something there
                 yield slot, codec.load_tree(path, sealed=True)[0]

@@ -45,6 +45,7 @@ class Sites:
         self.sites = [f"s{k}" for k in range(len(values))]
         self.executor = FunctionExecutor([computation])
         self.asked: list[tuple[Task, tuple[int, ...], Policy]] = []
+        self.dropped: list[int] = []
 
     def task(self, task: Task, slots: Any, policy: Policy) -> Replies:
         self.asked.append((task, tuple(slots), policy))
@@ -61,6 +62,9 @@ class Answers:
     def __init__(self, sites: Sites, task: Task, slots: Any) -> None:
         gone = [Reply(k, sites.sites[k], Shareable(), Failure("lost", "gone")) for k in slots if k in sites.drops]
         self.sites, self.asked, self.slots, self.lost = sites, task, slots, tuple(gone)
+
+    def drop(self, reply: Reply) -> None:
+        self.sites.dropped.append(reply.slot)
 
     def __iter__(self) -> Any:
         for slot in self.slots:
@@ -193,7 +197,9 @@ def exact_round(x: Clients[float]) -> Server[Tree]:
 
 
 def test_an_update_that_the_aggregator_cannot_add_is_refused_and_named_and_the_others_count() -> None:
-    done = run(exact_round, Sites([1.0, 9.0, 3.0], exact_round), round=2)
+    sites = Sites([1.0, 9.0, 3.0], exact_round)
+    done = run(exact_round, sites, round=2)
+    assert sites.dropped == [1]  # so that the site forgets what it had put into its memory with it
     assert np.asarray(done.result["w"]).tolist() == [2.0, 2.0]
     assert done.admitted == (0, 2)
     assert [(reply.site, reply.failure.code) for reply in done.refused if reply.failure] == [("s1", "update")]

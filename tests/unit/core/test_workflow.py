@@ -123,6 +123,9 @@ class Answers:
         reply = self.site.executor.execute(self.asked.name, self.asked.shareable, FLContext(load=lambda _: 8.0), Signal())
         yield Reply(0, "a", reply)
 
+    def drop(self, reply: Reply) -> None:
+        raise AssertionError("nothing is refused here")
+
 
 def test_rounds_give_the_final_and_the_best_model() -> None:
     site = OneSite()

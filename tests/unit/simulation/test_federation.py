@@ -159,6 +159,16 @@ def test_what_a_site_put_is_kept_once_its_reply_is_admitted() -> None:
     assert sorted(many.memory) == slots
 
 
+def test_a_site_whose_reply_could_not_be_added_keeps_nothing_of_it() -> None:
+    many, _ = federation(3)
+    replies = many.task(Task("ask"), [0, 1, 2], Policy())
+    for reply in replies:
+        assert many.memory == {}  # kept when the task has ended
+        if reply.slot == 1:
+            replies.drop(reply)
+    assert sorted(many.memory) == [0, 2]
+
+
 def test_kept_memory_cannot_be_written_to() -> None:
     many, _ = federation(1)
     ask(many, Policy())

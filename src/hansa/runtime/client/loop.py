@@ -20,7 +20,7 @@ from hansa.core.files import write_atomic
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.policy import read_policy
-from hansa.runtime.client.outbox import Outbox
+from hansa.runtime.client.outbox import Key, Outbox
 from hansa.runtime.client.part import Part
 from hansa.runtime.client.places import Places, Seen
 from hansa.runtime.client.site import Site
@@ -204,6 +204,12 @@ class Agent:
         return work
 
     async def _take(self, work: Work) -> None:
+        for each in work.not_counted:  # before the tasks that would read what these have left
+            _LOG.warning("result.not_counted run=%s seq=%d why=%r", each.run, each.seq, each.reason)
+            self._site.outbox.done(Key(each.run, each.seq, each.attempt, each.slot), counted=False)
+        for asked in work.assignments:
+            for attempt in range(1, asked.attempt):  # asked again: earlier answers did not count
+                self._site.outbox.done(Key(asked.run, asked.seq, attempt, asked.slot), counted=False)
         items: list[Item] = [*work.offers, *work.assignments]
         for item in items:
             try:

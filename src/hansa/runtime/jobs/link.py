@@ -5,6 +5,7 @@
     Open     the next step's task          Step    new, open since, or closed with what came of it
     Assign   ask a site once more          Came    a committed result, or a committed loss; in the order of the commits
     Close    what came of the step         Stop    the run is to end now
+    Drop     admitted, but not added
     Report   a line of metrics.jsonl
     Saved    a checkpoint is durable
     Done     the last line
@@ -78,6 +79,13 @@ class Close(Line, frozen=True):
     bytes_down: int = 0
 
 
+class Drop(Line, frozen=True):
+    """Replies that the closed step had admitted and that could not be added after all: slots, with the reason."""
+
+    seq: int
+    dropped: list[Verdict]
+
+
 class Report(Line, frozen=True):
     """A line of metrics.jsonl."""
 
@@ -148,7 +156,7 @@ class Stop(Line, frozen=True):
     reason: str
 
 
-FromRun: TypeAlias = Ready | Open | Assign | Close | Report | Saved | Done
+FromRun: TypeAlias = Ready | Open | Assign | Close | Drop | Report | Saved | Done
 FromServer: TypeAlias = Start | Step | Came | Stop
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -119,13 +119,27 @@ class Ended(Message, frozen=True):
     models: dict[str, str] = {}  # "final", "best" -> digest, for sites that contributed and want them
 
 
+class NotCounted(Message, frozen=True):
+    """A result that was acknowledged did not count in the end: what the site put into its memory with it is to be forgotten.
+
+    The gate or the aggregator refused it, or the round had ended. It is said before the site's next task of the run.
+    """
+
+    run: str
+    seq: int
+    attempt: int
+    slot: int
+    reason: str = ""
+
+
 class Work(Message, frozen=True):
-    """What is new for a site. `after` is the number to poll with next."""
+    """What is new for a site. `after` is the number to poll with next; what did not count comes before the assignments."""
 
     after: int
     offers: list[Offer] = []
     assignments: list[Assignment] = []
     ended: list[Ended] = []
+    not_counted: list[NotCounted] = []
 
 
 class Result(Message, frozen=True):

@@ -182,6 +182,10 @@ class _Asked:
         for each in outcome.admitted:
             yield Reply(each.slot, self._f.sites[each.slot], self._f.read(self._blobs[each.slot, each.attempt]))
 
+    def drop(self, reply: Reply) -> None:
+        """Tell the server of an admitted reply that could not be added: its site is to forget what it remembers with it."""
+        self._f.link.send(link.Drop(seq=self._seq, dropped=[Verdict(reply.slot, 0, reply.failure)]))
+
     def _open(self) -> Step:
         """Tell the server of the step, and hear what it knows of it."""
         blob = self._f.blobs.put(codec.encode_parts(self._task.shareable))

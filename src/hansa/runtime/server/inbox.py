@@ -12,7 +12,7 @@ import msgspec
 from hansa.errors import InputError
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came
-from hansa.runtime.protocol.messages import HOLD_S, Ack, Assignment, Ended, Offer, Result, Work
+from hansa.runtime.protocol.messages import HOLD_S, Ack, Assignment, Ended, NotCounted, Offer, Result, Work
 from hansa.runtime.server.bells import Bells
 from hansa.runtime.server.state import Book, Item, Run, Step, stream_of
 from hansa.runtime.store.blob import Blobs
@@ -202,7 +202,8 @@ def judge(book: Book, site: str, result: Result) -> Ack | Entry:
         return _offer_answered(run, site, result)
     step = run.steps.get(result.seq)
     if step is None:
-        return Ack(outcome="late" if 0 < result.seq <= run.floor else "foreign")
+        known = run.newest.get(result.slot) == (result.seq, result.attempt, result.blob)  # its acknowledgement was lost
+        return Ack(outcome="accepted" if known else "late" if 0 < result.seq <= run.floor else "foreign")
     asked = step.asked.get(result.slot)
     if asked is None or result.attempt > asked.attempt or result.attempt < 1:
         return Ack(outcome="foreign")
@@ -257,7 +258,7 @@ def _lost(step: Step, slot: int, attempt: int, why: str) -> Entry:
 
 
 def _said_once(item: Item) -> bool:
-    return isinstance(item, Ended)
+    return isinstance(item, Ended | NotCounted)
 
 
 def _work(fresh: Sequence[tuple[int, Item]]) -> Work:
@@ -267,4 +268,5 @@ def _work(fresh: Sequence[tuple[int, Item]]) -> Work:
         offers=[item for item in items if isinstance(item, Offer)],
         assignments=[item for item in items if isinstance(item, Assignment)],
         ended=[item for item in items if isinstance(item, Ended)],
+        not_counted=[item for item in items if isinstance(item, NotCounted)],
     )

@@ -136,6 +136,8 @@ class Runner:
                 self._note("run.ready", {"rounds": message.rounds, "restored": message.restored})
             case link.Close():
                 self._note("task.closed", msgspec.to_builtins(_short(message)))
+            case link.Drop():
+                self._drop(message)
             case link.Report():
                 self._note("round", {"record": _record(message.record)})
             case link.Saved():
@@ -143,6 +145,13 @@ class Runner:
             case Done():
                 await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
                 self._done = True
+
+    def _drop(self, message: link.Drop) -> None:
+        """Put on record which admitted replies were not added; a resumed run says it again."""
+        asked = self._run.steps[message.seq].asked
+        if fresh := [each for each in message.dropped if not asked[each.slot].dropped]:
+            brief = [link.Verdict(each.slot, each.attempt, each.failure and _brief(each.failure)) for each in fresh]
+            self._note("task.dropped", msgspec.to_builtins(link.Drop(seq=message.seq, dropped=brief)))
 
     def _note(self, kind: str, data: Mapping[str, Any]) -> None:
         committing = self._inbox.begin({stream_of(self._run.id): [Entry(kind, data)]})

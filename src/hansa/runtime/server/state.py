@@ -6,15 +6,15 @@ said before. The stream `project` holds what concerns all, `run/ID` what concern
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from hansa.core.task import Failure
-from hansa.runtime.jobs.link import Came, Close
-from hansa.runtime.protocol.messages import Assignment, Ended, Hello, Offer
+from hansa.runtime.jobs.link import Came, Close, Drop
+from hansa.runtime.protocol.messages import Assignment, Ended, Hello, NotCounted, Offer
 from hansa.runtime.store.event import Event
 
 PROJECT: Final = "project"
@@ -55,6 +55,7 @@ class Asked:
     item: int
     state: Literal["out", "answered", "lost", "cancelled"] = "out"
     blob: str | None = None
+    dropped: bool = False  # the site was told that its answer did not count
 
 
 @dataclass
@@ -80,7 +81,10 @@ class Step:
 
 @dataclass
 class Run:
-    """A run. `answers`: what each site said to the offer, "" if yes. `floor`: the steps up to it lie behind a checkpoint."""
+    """A run. `answers`: what each site said to the offer, "" if yes. `floor`: the steps up to it lie behind a checkpoint.
+
+    `newest`: the newest result of each slot as (seq, attempt, blob), which is known when its step is forgotten.
+    """
 
     what: Submitted
     created: float
@@ -94,6 +98,8 @@ class Run:
     metrics: dict[str, float | None] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     began: set[str] = field(default_factory=set)  # sites that have taken a first task
+    contributed: set[str] = field(default_factory=set)  # sites of which a result was admitted: the models are theirs, too
+    newest: dict[int, tuple[int, int, str]] = field(default_factory=dict)
     offered: bool = False
     steps: dict[int, Step] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
@@ -119,7 +125,7 @@ class Run:
         return self.what.sites.index(site) if site in self.what.sites else None
 
 
-Item: TypeAlias = Offer | Assignment | Ended
+Item: TypeAlias = Offer | Assignment | Ended | NotCounted
 
 
 @dataclass
@@ -206,9 +212,11 @@ class Book:
             case "task.lost" | "result":
                 self._came(run, event)
             case "task.closed":
-                run.steps[data["seq"]].closed = msgspec.convert(data, Close)
-                run.restarts = 0
-                return self._cancel(run, event.id, run.steps[data["seq"]])
+                return self._close(run, event)
+            case "task.dropped":
+                drop = msgspec.convert(data, Drop)
+                reasons = {each.slot: each.failure.message if each.failure else "" for each in drop.dropped}
+                return self._not_counted(run, event.id, run.steps[drop.seq], reasons)
             case "round":
                 run.round, run.metrics = max(run.round, data["record"].get("round", 0)), data["record"].get("global", {})
             case "checkpoint":
@@ -278,6 +286,8 @@ class Book:
         asked = step.asked[data["slot"]]
         asked.state, asked.blob = ("lost" if lost else "answered"), data.get("blob")
         self.site(run.what.sites[asked.slot]).items.pop(asked.item, None)
+        if asked.blob is not None:
+            run.newest[asked.slot] = (step.seq, asked.attempt, asked.blob)
         step.came.append(
             Came(
                 seq=step.seq,
@@ -290,6 +300,31 @@ class Book:
                 lost=lost,
             )
         )
+
+    def _close(self, run: Run, event: Event) -> set[str]:
+        """The step's end: what is out is cancelled, what came and was not admitted does not count."""
+        step, closed = run.steps[event.data["seq"]], msgspec.convert(event.data, Close)
+        step.closed, run.restarts = closed, 0
+        admitted = {each.slot for each in closed.admitted}
+        run.contributed |= {run.what.sites[slot] for slot in admitted}
+        why = {each.slot: each.failure.message for each in closed.refused if each.failure is not None}
+        unwanted = closed.abandoned or "the round had ended"
+        reasons = {slot: why.get(slot, unwanted) for slot in step.asked if slot not in admitted}
+        return self._cancel(run, event.id, step) | self._not_counted(run, event.id, step, reasons)
+
+    def _not_counted(self, run: Run, number: int, step: Step, reasons: Mapping[int, str]) -> set[str]:
+        """Tell the sites of these slots, if their results were acknowledged, that they did not count."""
+        told: set[str] = set()
+        for slot, reason in reasons.items():
+            asked = step.asked[slot]
+            if asked.blob is None or asked.dropped:
+                continue
+            asked.dropped, name = True, run.what.sites[slot]
+            self.site(name).items[number] = NotCounted(
+                run=run.id, seq=step.seq, attempt=asked.attempt, slot=slot, reason=reason[:500]
+            )
+            told.add(name)
+        return told
 
     def _cancel(self, run: Run, number: int, step: Step) -> set[str]:
         """What is still out is not wanted any more."""
@@ -313,7 +348,9 @@ class Book:
             for number in mine:
                 del items[number]
             if mine or run.answers.get(name) == "":
-                items[event.id] = Ended(run=run.id, reason=run.reason or run.state, models=run.models if name in run.began else {})
+                items[event.id] = Ended(
+                    run=run.id, reason=run.reason or run.state, models=run.models if name in run.contributed else {}
+                )
                 told.add(name)
         run.steps = {}
         return told
@@ -332,7 +369,7 @@ class Book:
                 case Offer() if digest == item.bundle:
                     return True
         runs = (run for run in self.runs.values() if not run.deleted and site in run.what.sites)
-        return any(digest == run.what.bundle or (site in run.began and digest in run.models.values()) for run in runs)
+        return any(digest == run.what.bundle or (site in run.contributed and digest in run.models.values()) for run in runs)
 
     def wanted_blobs(self) -> Iterator[str]:
         """The digests that are still needed: bundles, models, and what steps since the last checkpoint hold."""

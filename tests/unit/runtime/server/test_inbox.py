@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from hansa.core.task import Failure
 from hansa.errors import InputError
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.protocol.messages import Assignment, Result
 from hansa.runtime.server.inbox import Clock, Inbox
-from hansa.runtime.server.state import Book, Run, stream_of
+from hansa.runtime.server.state import KEPT, Book, Run, stream_of
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Entry
 from hansa.runtime.store.events import SqliteEvents
@@ -146,6 +147,40 @@ async def test_after_a_step_has_closed_what_comes_is_late_and_after_the_run_it_h
         assert [(ended.run, ended.seq) for ended in work.ended] == [("r1", 1)]
         await inbox.commit({stream_of("r1"): [Entry("run.ended", {"state": "completed", "reason": ""})]})
         assert (await inbox.answer("b", world.result(1))).outcome == "ended"
+
+
+async def test_a_site_whose_acknowledged_result_did_not_count_is_told_once_and_before_its_next_task(world: World) -> None:
+    async with world.inbox() as inbox:
+        run = await world.begun(inbox)
+        for slot, site in enumerate("abc"):
+            await inbox.answer(site, world.result(slot, content=site.encode()))
+        refused = link.Verdict(1, 0, Failure("not_finite", "an entry is nan"))
+        closed = link.Close(seq=1, admitted=[link.Verdict(0, 1), link.Verdict(2, 1)], refused=[refused])
+        await inbox.commit({stream_of("r1"): [Entry("task.closed", msgspec.to_builtins(closed))]})
+        drop = link.Drop(seq=1, dropped=[link.Verdict(2, 0, Failure("update", "above the bound"))])  # by the aggregator, later
+        await inbox.commit({stream_of("r1"): [Entry("task.dropped", msgspec.to_builtins(drop))]})
+        await inbox.open(run, msgspec.structs.replace(OPEN, seq=2, round=2), world.absent)
+        assert (await inbox.poll("a", 0, 0.0, always)).not_counted == []
+        for site, slot, reason in (("b", 1, "an entry is nan"), ("c", 2, "above the bound")):
+            work = await inbox.poll(site, 0, 0.0, always)
+            assert [(each.seq, each.attempt, each.slot, each.reason) for each in work.not_counted] == [(1, 1, slot, reason)]
+            assert [each.seq for each in work.assignments] == [2]
+            assert (await inbox.poll(site, work.after, 0.0, always)).not_counted == []
+        assert {site for site in "abc" if site in run.contributed} == {"a", "c"}
+
+
+async def test_a_result_whose_answer_was_lost_is_known_however_far_its_step_lies_behind(world: World) -> None:
+    async with world.inbox() as inbox:
+        await world.begun(inbox)
+        counted = world.result(0)
+        await inbox.answer("a", counted)
+        closed = link.Close(seq=1, admitted=[link.Verdict(0, 1)])
+        passed = [Entry("task.closed", msgspec.to_builtins(closed)), Entry("checkpoint", {"seq": 1 + KEPT, "round": 1 + KEPT})]
+        await inbox.commit({stream_of("r1"): passed})
+        assert (await inbox.answer("a", counted)).outcome == "accepted"
+        assert (await inbox.answer("a", world.result(0, content=b"other"))).outcome == "late"
+        assert (await inbox.answer("b", world.result(1))).outcome == "late"
+        assert plain(world.folded()) == plain(inbox.book)
 
 
 async def test_a_result_whose_blob_is_not_here_is_refused_and_can_come_again(world: World) -> None:

@@ -22,9 +22,9 @@ from blake3 import blake3
 from tests.e2e import jobs
 from tests.e2e.world import CHUNK, Caller, FakeSite, Server, make_project, serving
 
-from hansa.core.bundle import build
 from hansa.provision.changes import revoke
 from hansa.runtime.audit.chain import Verified, verify
+from hansa.runtime.jobs.build import build
 from hansa.runtime.store.event import Event
 from hansa.simulation.engine import simulate
 

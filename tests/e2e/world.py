@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.core import codec
-from hansa.core.bundle import Signer, build
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import FLContext, Signal
@@ -32,6 +31,7 @@ from hansa.provision.project import Organisation, Person, Project, ServerSection
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.policy import Rules
 from hansa.runtime.config import Kit, load_kit
+from hansa.runtime.jobs.build import Signer, build
 from hansa.runtime.protocol import messages
 from hansa.runtime.protocol.messages import Ack, Assignment, Beat, Hello, Offer, Result, Welcome, Work
 from hansa.runtime.protocol.session import proof

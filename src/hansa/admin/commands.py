@@ -63,8 +63,8 @@ def check(
 ) -> None:
     """What would run where and what would leave; nothing is submitted."""
     from hansa.admin import shown
-    from hansa.core.bundle import build
     from hansa.runtime.client.policy import code_hash
+    from hansa.runtime.jobs.build import build
     from hansa.runtime.jobs.bundle import open_bundle
 
     data = build(reference)

@@ -1,1 +1,1 @@
-"""A run's life: its states, and what the server and a run's own process say to each other."""
+"""A run's bundle, made and opened, and what the server and a run's own process say to each other."""

@@ -1,4 +1,4 @@
-"""A bundle that came from somewhere: opened only if it is exactly of the form that `core.bundle` writes, or refused by name."""
+"""A bundle that came from somewhere: opened only if it is exactly of the form that `build` writes, or refused by name."""
 
 from __future__ import annotations
 

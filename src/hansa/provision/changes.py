@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -46,10 +46,21 @@ class _Office:
     now: float
     central_keys: bool = False
     zips: bool = True
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def provision(project: Project, out: Path, *, now: float, central_keys: bool = False, zips: bool = True) -> Done:
+def provision(
+    project: Project,
+    out: Path,
+    *,
+    now: float,
+    central_keys: bool = False,
+    zips: bool = True,
+    notes: Mapping[str, str] | None = None,
+) -> Done:
     """Kits for everybody in the project who has none yet, and a policy that says what the project says.
+
+    notes: for sites by name, comments at the end of their site.toml.
 
     Raises:
         ConfigError: the project contradicts what was handed out: another name or address; a member moved to another organisation.
@@ -61,7 +72,7 @@ def provision(project: Project, out: Path, *, now: float, central_keys: bool = F
     with office(out, new=True) as state:
         roster = load_roster(state)
         keys = ca.load_secrets(state) if roster else ca.make_secrets(state, project.name, now=now)
-        desk = _Office(out, state, keys, now, central_keys or project.central_keys, zips)
+        desk = _Office(out, state, keys, now, central_keys or project.central_keys, zips, notes or {})
         if roster is None:
             empty = Roster(project=project, version=0, issued=now, members=())
             return _commit(desk, empty, members=project.members(), fresh=[member.name for member in project.members()])
@@ -191,7 +202,8 @@ def _commit(
 def _make_kit(desk: _Office, roster: Roster, name: str) -> tuple[kits.Made, Roster]:
     member = _member(roster, name)
     keys, policy, central = desk.keys, roster.policy, desk.central_keys
-    content = kits.compose(member, roster.project, keys, policy, now=desk.now, central_keys=central, tickets=roster.tickets)
+    note, tickets = desk.notes.get(name, ""), roster.tickets
+    content = kits.compose(member, roster.project, keys, policy, now=desk.now, central_keys=central, tickets=tickets, note=note)
     folder = desk.folder / KITS / name
     kits.write(folder, content)
     if name == roster.first_admin:

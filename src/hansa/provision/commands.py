@@ -42,19 +42,37 @@ Org = Annotated[str, typer.Option("--org", help="An organisation of the project.
 
 @app.command("new", epilog="Example: hansa provision project.toml --out fed")
 def new(
-    project: Annotated[Path, typer.Argument(help="The project file.")],
+    project: Annotated[Path, typer.Argument(help="The project file; a project.yml of Clara Train or FLARE is read too.")],
     *,
-    out: Annotated[Path, typer.Option("--out", help="The provisioning folder: new, or one to bring up to date.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The provisioning folder: new, or one to bring up to date.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what would be, and write nothing.")] = False,
+    authz: Annotated[
+        Path | None, typer.Option("--authz", help="Of a project.yml: its authz_config.json, if it is not beside it.")
+    ] = None,
+    role: Annotated[list[str] | None, typer.Option("--role", help="Of a project.yml: NAME=ROLE, a person's role here.")] = None,
     central_keys: Central = False,
     as_json: Json = False,
 ) -> None:
     """Make kits for all in the project file who have none yet. Also meant when no command is named."""
     import time
 
+    from hansa.provision import report
     from hansa.provision.changes import provision
-    from hansa.provision.project import read_project
+    from hansa.provision.project import check as check_project
 
-    _tell(provision(read_project(project), out, now=time.time(), central_keys=central_keys), as_json=as_json)
+    found = report.read(project, authz=authz, roles=role or [])
+    if out is None and not check:
+        raise typer.BadParameter("--out DIR says where the kits go; --check only looks at the file")
+    if check or out is None:
+        report.tell(found, as_json=as_json)
+        check_project(found.project)
+        return
+    check_project(found.project)
+    done = provision(found.project, out, now=time.time(), central_keys=central_keys, notes=found.notes)
+    report.keep(found, out)
+    if not as_json:
+        report.tell_open(found, out)
+    _tell(done, as_json=as_json, more={"keys": report.rows(found)} if found.lines else {})
 
 
 @app.command("add-site", epilog='Example: hansa provision add-site west --org "Western Hospital" --dir fed')
@@ -140,7 +158,7 @@ def unpack(
         typer.echo(f"{folder}")
 
 
-def _tell(done: Done, *, as_json: bool) -> None:
+def _tell(done: Done, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     if as_json:
         made = [
             {
@@ -153,7 +171,7 @@ def _tell(done: Done, *, as_json: bool) -> None:
             for kit in done.kits
         ]
         facts = {"project": done.project, "dir": str(done.folder), "version": done.version, "changed": done.changed}
-        _print_json({**facts, "fingerprint": done.fingerprint, "kits": made})
+        _print_json({**facts, "fingerprint": done.fingerprint, "kits": made, **(more or {})})
         return
     for kit in done.kits:
         typer.echo(f"{kit.kind:<7} {kit.name:<20} {kit.zip}   password {kit.password}")

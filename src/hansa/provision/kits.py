@@ -88,8 +88,12 @@ def compose(
     now: float,
     central_keys: bool = False,
     tickets: tuple[Ticket, ...] = (),
+    note: str = "",
 ) -> Content:
-    """The files of a member's kit, with new keys; a site's own key only with `central_keys`. `tickets` are for the server."""
+    """The files of a member's kit, with new keys; a site's own key only with `central_keys`. `tickets` are for the server.
+
+    note: comments at the end of a site's site.toml.
+    """
     files = {
         config.KIT_FILE: _kit_toml(member, project),
         config.CA_FILE: pem(keys.root.certificate),
@@ -106,7 +110,7 @@ def compose(
     else:
         later |= dict(zip(_IDENTITY, (issued.certificate, issued.key), strict=True))
     if member.kind == "site":
-        later[config.SITE_FILE] = SITE_TOML.encode()
+        later[config.SITE_FILE] = (SITE_TOML + note).encode()
     if member.kind == "server":
         authority = ca.site_authority(keys, project.name, now=now)
         files[config.SITE_CA_FILE] = pem(authority.certificate)

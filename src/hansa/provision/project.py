@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -108,6 +109,24 @@ def read_project(path: Path) -> Project:
     project = read_toml(path, Project)
     check(project)
     return project
+
+
+def to_toml(project: Project) -> str:
+    """The project as a project file; what is as it is by default is left out."""
+    tables = ["\n".join(_settings(project, "organisations", "sites", "people", "server", "policy"))]
+    tables += ["\n".join(["[server]", *_settings(project.server)])]
+    for name, entries in (("organisations", project.organisations), ("sites", project.sites), ("people", project.people)):
+        tables += ["\n".join([f"[[{name}]]", *_settings(entry)]) for entry in entries]
+    if project.policy != Rules():
+        tables.append("\n".join(["[policy]", *_settings(project.policy)]))
+    return "\n\n".join(tables) + "\n"
+
+
+def _settings(record: msgspec.Struct, *but: str) -> list[str]:
+    """The record's fields as lines of TOML: of printable text, numbers and lists of text, JSON is TOML."""
+    fields = [each for each in msgspec.structs.fields(record) if each.name not in but]
+    values = {each.name: getattr(record, each.name) for each in fields if each.default != getattr(record, each.name)}
+    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None]
 
 
 def check(project: Project) -> None:

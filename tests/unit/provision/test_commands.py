@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.provision.foreign.offices import AUTHZ, CLARA, place
 from typer.testing import CliRunner
 
 from hansa.errors import ConfigError, InputError, RefusedError
@@ -95,3 +96,33 @@ def test_wrong_input_is_an_error_of_ours(project: Path, tmp_path: Path) -> None:
 def test_help_lists_the_commands() -> None:
     shown = typed("--help")
     assert all(name in shown for name in ("new", "add-site", "add-user", "revoke", "rotate", "unpack"))
+
+
+def test_another_systems_project_is_looked_at_and_then_provisioned(tmp_path: Path) -> None:
+    theirs = place(tmp_path, CLARA, AUTHZ)
+    shown = typed(str(theirs), "--check")
+    assert "no homomorphic encryption" in shown
+    assert "Nothing was written" in shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["authz_config.json", "project.yml"]
+    told_of = told(str(theirs), "--check")
+    assert told_of["read_as"] == "Clara Train"
+    assert {key["fate"] for key in told_of["keys"]} == {"became", "not used", "decide"}
+    fed = tmp_path / "fed"
+    shown = typed(str(theirs), "--out", str(fed))
+    assert "look at" in shown
+    assert shown.count("   password ") == 10
+    assert "# authors" in (fed / "kits" / "client1" / "site.toml").read_text()
+    again = told(str(fed / "project.toml"), "--out", str(fed))
+    assert again["changed"] is False
+
+
+def test_options_for_other_systems_are_refused_with_our_own_file(project: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    assert isinstance(run.invoke(app, [str(project), "--check", "--role", "a=lead"]).exception, InputError)
+    assert run.invoke(app, [str(project)]).exit_code == 2
+    theirs = place(tmp_path, CLARA)
+    for wrong in ("admin@example.org", "admin@example.org=root", "=lead"):
+        assert isinstance(run.invoke(app, [str(theirs), "--check", "--role", wrong]).exception, ConfigError)
+    checked = run.invoke(app, [str(theirs), "--check"])
+    assert "nobody@org2.example" in checked.stdout  # the table stands before the error
+    assert isinstance(checked.exception, ConfigError)

@@ -16,7 +16,7 @@ from hansa.core.protocols import FederatedData
 from hansa.errors import InputError
 from hansa.provision.changes import provision
 from hansa.provision.kits import SITE_TOML
-from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
+from hansa.provision.project import Organisation, Person, Project, ServerSection, Site, to_toml
 from hansa.provision.state import load_roster
 from hansa.runtime.authz.policy import Rules
 
@@ -86,7 +86,7 @@ def prepare(folder: Path, data: Source, *, sites: int | None, port: int = 0) -> 
         raise InputError("the folder holds another federation", path=str(folder), got=f"{len(before.sites)} sites", hint=hint)
     project = before or _project(total, port or _free_port())
     provision(project, folder, now=time.time(), central_keys=True, zips=False)
-    write_atomic(folder / "project.toml", [_project_toml(project).encode()])
+    write_atomic(folder / "project.toml", [f"{_OURS}: a federation on this machine alone\n{to_toml(project)}".encode()])
     roster = load_roster(folder / "state")
     names = [site.name for site in project.sites]
     local = Local(folder, project.url, tuple(name for name in names if roster is None or not roster.is_revoked(name)))
@@ -127,17 +127,6 @@ def _project(sites: int, port: int) -> Project:
         policy=Rules(min_cohort=1),
         central_keys=True,
     )
-
-
-def _project_toml(project: Project) -> str:
-    """The project as a file, for `hansa provision`."""
-    server = f'[server]\nhost = "{project.server.host}"\nport = {project.server.port}\nlisten = "{project.server.listen}"\n'
-    head = f'{_OURS}: a federation on this machine alone\nname = "{project.name}"\ncentral_keys = true\n'
-    people = [f'[[people]]\nname = "{each.name}"\norg = "{each.org}"\nrole = "{each.role}"\n' for each in project.people]
-    sites = [f'[[sites]]\nname = "{each.name}"\norg = "{each.org}"\n' for each in project.sites]
-    orgs = [f'[[organisations]]\nname = "{each.name}"\n' for each in project.organisations]
-    policy = f"[policy]\nmin_cohort = {project.policy.min_cohort}\n"
-    return "\n".join([head, server, *orgs, *people, *sites, policy])
 
 
 def _site_toml(labels: Sequence[str]) -> str:

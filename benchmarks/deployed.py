@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import select
@@ -106,7 +107,9 @@ def _figures(megabytes: int, found: list[Measured]) -> list[Figure]:
 def _whatever_the_number(few: Measured, many: Measured) -> Figure:
     name = f"server and run, peak resident, {many.clients} sites"
     details = {"runs": [asdict(few), asdict(many)]}
-    return Figure("W3 deployed", name, many.memory / few.memory, f"x {few.clients} sites", f"{few.clients} sites", 1.05, "<=", details)
+    return Figure(
+        "W3 deployed", name, many.memory / few.memory, f"x {few.clients} sites", f"{few.clients} sites", 1.05, "<=", details
+    )
 
 
 def measure(megabytes: int, rounds: int, clients: int, *, profile: str | None = None) -> Measured:
@@ -121,7 +124,7 @@ def measure(megabytes: int, rounds: int, clients: int, *, profile: str | None = 
             tree = Tree(pid)
             with tree.watched():
                 marks = list(_rounds(session.submit(f"{job}:job", seed=0), tree))
-    spans = [b[0] - a[0] for a, b in zip(marks, marks[1:], strict=False)]
+    spans = [b[0] - a[0] for a, b in itertools.pairwise(marks)]
     cpu_s = (marks[-1][1] - marks[0][1]) / len(spans)
     peaks = {kind: round(tree.peak_mb(kind), 1) for kind in ("server", "run", "agent", "worker")}
     return Measured(

@@ -151,9 +151,9 @@ async def measure(request: Asked, digest: str) -> Response[None]:
     return Response(None, headers={"Upload-Offset": str(size)}, media_type=_JSON)
 
 
-@put("/v1/blobs/{digest:str}", status_code=204)
+@put("/v1/blobs/{digest:str}", status_code=204, request_max_body_size=None)
 async def store(request: Asked, digest: str) -> Response[None]:
-    """Take the next piece of a blob in."""
+    """Take the next piece of a blob in, as it comes."""
     people, asker = _sender(request)
     headers = request.headers
     numbers = [headers.get(name, "") for name in ("upload-offset", "upload-length")]
@@ -161,9 +161,16 @@ async def store(request: Asked, digest: str) -> Response[None]:
         raise InputError("an upload says its place and its size", expected="headers Upload-Offset and Upload-Length", got=numbers)
     offset, size = map(int, numbers)
     limit = people.door.policy.rules.max_job_mb << 20 if asker.member.kind == "admin" else transfers.UPLOAD_LIMIT
-    chunk = await request.body()
-    people.door.still(asker)
-    here = await transfers.upload(people.inbox.blobs, digest, asker.name, offset=offset, size=size, chunk=chunk, limit=limit)
+    here = await transfers.upload(
+        people.inbox.blobs,
+        digest,
+        asker.name,
+        offset=offset,
+        size=size,
+        content=request.stream(),
+        limit=limit,
+        allowed=partial(people.door.still, asker),
+    )
     return Response(None, status_code=204, headers={"Upload-Offset": str(here)})
 
 

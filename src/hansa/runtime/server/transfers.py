@@ -6,11 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from hansa.errors import InputError, StorageError
 from hansa.runtime.protocol.messages import CHUNK
-from hansa.runtime.store.blob import Blobs, MissingBlobError
+from hansa.runtime.store.blob import Blobs, MissingBlobError, OffsetError
+
+Allowed: TypeAlias = Callable[[], None]
 
 UPLOAD_LIMIT: Final = 64 << 30  # bytes of one blob: beyond any model of today; the disk's reserve refuses sooner
 _RANGE: Final = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
@@ -21,26 +23,40 @@ async def received(blobs: Blobs, digest: str, owner: str) -> int:
     return await asyncio.to_thread(blobs.received, digest, owner=owner)
 
 
-async def upload(blobs: Blobs, digest: str, owner: str, *, offset: int, size: int, chunk: bytes, limit: int) -> int:
-    """How many bytes are here after the chunk; the last one makes the blob whole, durable and verified.
+async def upload(
+    blobs: Blobs, digest: str, owner: str, *, offset: int, size: int, content: AsyncIterator[bytes], limit: int, allowed: Allowed
+) -> int:
+    """How many bytes are here after what is sent; the last one makes the blob whole, durable and verified.
+
+    What has come stays when the rest does not. `allowed` is asked before each block, and raises to cut the transfer.
 
     Raises:
-        InputError: over a limit. OffsetError: the chunk does not continue what is here. DigestError: others than the digest says.
+        InputError: over a limit. OffsetError: it does not continue what is here. DigestError: others than the digest says.
     """
-    if len(chunk) > CHUNK:
-        raise InputError("a chunk is too large", got=f"{len(chunk):,} bytes", expected=f"at most {CHUNK:,}")
     if size > limit:
         raise InputError("the upload is too large", path=digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
+    part = await asyncio.to_thread(blobs.upload, digest, size, owner=owner)
+    if offset != part.offset:
+        raise OffsetError("the chunk does not continue the upload", path=digest[:64], got=offset, expected=part.offset)
+    async for block in _blocks(content):
+        allowed()
+        offset = await asyncio.to_thread(part.append, offset, block)
+    if offset == size:
+        await asyncio.to_thread(part.finish)
+    return offset
 
-    def add() -> int:
-        part = blobs.upload(digest, size, owner=owner)
-        if part.offset < size or chunk:
-            part.append(offset, chunk)
-        if part.offset == size:
-            part.finish()
-        return part.offset
 
-    return await asyncio.to_thread(add)
+async def _blocks(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The bytes in blocks that are worth a thread."""
+    held, size = list[bytes](), 0
+    async for piece in content:
+        held.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    if size:
+        yield b"".join(held)
 
 
 def wanted(header: str | None, size: int) -> tuple[int, int]:
@@ -59,7 +75,7 @@ def wanted(header: str | None, size: int) -> tuple[int, int]:
     return begin, end
 
 
-async def pieces(path: Path, begin: int, end: int, allowed: Callable[[], None]) -> AsyncIterator[bytes]:
+async def pieces(path: Path, begin: int, end: int, allowed: Allowed) -> AsyncIterator[bytes]:
     """The file's bytes [begin, end), piece by piece; `allowed` is asked before each, and raises to cut the transfer."""
     try:
         file = path.open("rb", buffering=0)

@@ -63,11 +63,12 @@ async def download(
             if begin >= size:
                 return
 
-            def take(chunk: bytes) -> None:
-                into.append(into.offset, chunk)
-                moved(len(chunk))
+            def take(block: memoryview) -> None:
+                into.append(into.offset, block)
+                moved(block.nbytes)
 
-            await connection.stream("GET", path_of(digest), {"Range": f"bytes={begin}-{size - 1}"}, take)
+            headers = {"Range": f"bytes={begin}-{size - 1}"}
+            await connection.bulk("GET", path_of(digest), lambda line, own: line.get(path_of(digest), {**own, **headers}, take))
             if into.offset < size:
                 raise LostError("lost", "the transfer was cut", path=digest)
 
@@ -100,25 +101,48 @@ async def upload(connection: Connection, digest: str, path: Path, *, moved: Call
 
 
 async def _send(connection: Connection, digest: str, path: Path, moved: Callable[[int], None]) -> None:
+    """Send the file: in one request where TLS ends at the server, else in pieces that pass a proxy's default limit."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise storage_error(error, path) from error
     try:
         size = os.fstat(handle).st_size
-        offset, astray = await size_of(connection, digest), 0
-        while offset < size:
-            chunk = os.pread(handle, CHUNK, offset)
-            headers = {_OFFSET: str(offset), _LENGTH: str(size), "Content-Type": "application/octet-stream"}
+        piece = size if connection.direct else CHUNK
+        offset = 0 if size <= CHUNK else await size_of(connection, digest)  # to ask takes as long as to send a small one
+        astray, done = 0, False
+        while not done:  # the last piece makes the blob whole, even an empty one
+            end = min(size, offset + piece)
             try:
-                await connection.request("PUT", path_of(digest), content=chunk, headers=headers)
+                await _send_piece(connection, digest, handle, (offset, end, size), moved)
             except InputError as error:
                 astray += 1
                 if error.code != "offset" or astray > TRIES:
                     raise
-                offset = await size_of(connection, digest)  # a chunk had come, and its answer was lost
+                offset = await size_of(connection, digest)  # a piece had come, and its answer was lost
                 continue
-            offset, astray = offset + len(chunk), 0
-            moved(len(chunk))
+            offset, astray, done = end, 0, end == size
     finally:
         os.close(handle)
+
+
+async def _send_piece(
+    connection: Connection, digest: str, handle: int, part: tuple[int, int, int], moved: Callable[[int], None]
+) -> None:
+    """Send the file's bytes [begin, end) of `size`; after a cut, what the server does not have of them."""
+    begin, end, size = part
+    lost = False
+
+    async def rest() -> None:
+        nonlocal begin, lost
+        if lost:
+            begin = min(end, await size_of(connection, digest))
+        lost = True
+        headers = {_OFFSET: str(begin), _LENGTH: str(size), "Content-Type": "application/octet-stream"}
+        await connection.bulk(
+            "PUT",
+            path_of(digest),
+            lambda line, own: line.put(path_of(digest), {**own, **headers}, handle, begin, end, moved=moved),
+        )
+
+    await connection.persist(rest, what=f"upload {digest[:12]}")

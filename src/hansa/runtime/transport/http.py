@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import secrets
 import ssl
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hansa.errors import HansaError, IdentityError, InputError
 from hansa.runtime.protocol.messages import JSON_LIMIT, Message, Token, decode, encode
 from hansa.runtime.protocol.session import proof
+from hansa.runtime.transport.bulk import Line, Lines
 from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
 
 CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
@@ -68,6 +70,7 @@ class Connection:
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         timeout = httpx.Timeout(QUIET_S, connect=CONNECT_S)
         self._http = httpx.AsyncClient(verify=self._context, trust_env=False, proxy=proxy, limits=limits, timeout=timeout)
+        self._lines = Lines(self._line)
         self._token, self._ends = "", 0.0
         self._getting = asyncio.Lock()
         self._answered = False  # whether this server has ever let us in
@@ -78,6 +81,7 @@ class Connection:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lines.close()
         await self._http.aclose()
 
     async def post(self, path: str, message: Message, kind: type[M]) -> M:
@@ -161,24 +165,42 @@ class Connection:
             await asyncio.sleep(pause_s * (0.5 + secrets.randbelow(1_000) / 2_000))  # spread, for a thousand sites at once
             pause_s = min(2 * pause_s, _LONGEST_S)
 
-    async def stream(self, method: str, path: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> None:
-        """Give `take` the answer's bytes as they come; one attempt."""
+    async def bulk(self, method: str, path: str, transfer: Callable[[Line, Mapping[str, str]], None]) -> None:
+        """Do a transfer in a thread, with a connection and the headers that prove who asks; one attempt.
 
-        async def once(own: Mapping[str, str]) -> None:
-            async with self._http.stream(method, self._who.url + path, headers={**own, **headers}) as answer:
-                if answer.status_code >= 400:
-                    await answer.aread()
-                    raise refusal(answer)
-                async for chunk in answer.aiter_raw():
-                    take(chunk)
+        A caller that is cancelled waits until the thread has noticed.
+        """
+        await self.proven(method, path, lambda own: self._in_thread(lambda line: transfer(line, own)))
 
-        await self.proven(method, path, once)
+    async def _in_thread(self, work: Callable[[Line], None]) -> None:
+        line = self._lines.take()
+        running = asyncio.ensure_future(asyncio.to_thread(work, line))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            line.cut()
+            await asyncio.wait([running])
+            line.close()
+            raise
+        except BaseException:
+            line.close()  # a refusal, too, may have come before all was sent
+            raise
+        else:
+            self._lines.give(line)
+
+    def _line(self) -> Line:
+        return Line(self._who.url, self._context, self._proxy, connect_s=CONNECT_S, quiet_s=QUIET_S)
+
+    @property
+    def direct(self) -> bool:
+        """Whether TLS ends at the server itself: no proxy in between limits the size of a body."""
+        return self._who.certificate is not None
 
     async def _guarded(self, sending: Awaitable[T]) -> T:
         """What the request gives, with the way's faults told apart."""
         try:
             return await sending
-        except (httpx.HTTPError, ssl.SSLError) as error:
+        except (httpx.HTTPError, http.client.HTTPException, OSError) as error:
             told = explain(error, self._who.url)
             if told.code == "lost" and not self._answered and self._proxy is None:
                 seen = await asyncio.to_thread(probe, self._who.url, self._context, timeout_s=CONNECT_S / 2)

@@ -45,7 +45,8 @@ class Behaviour:
     """What the peer does. Each list is used up, one entry a request.
 
     cut: after so many bytes of a download the connection breaks. corrupt: whether a byte of a download is changed. deaf: whether an
-    upload's chunk is taken in and never answered. refuse: problems that are answered instead, by path.
+    upload's chunk is taken in and never answered. hang_up: after so many bytes of an upload the connection breaks. stall: in the
+    middle of a download nothing comes until this is set. refuse: problems that are answered instead, by path.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -53,6 +54,8 @@ class Behaviour:
     cut: list[int] = field(default_factory=list)
     corrupt: list[bool] = field(default_factory=list)
     deaf: list[bool] = field(default_factory=list)
+    hang_up: list[int] = field(default_factory=list)
+    stall: threading.Event | None = None
     refuse: list[tuple[str, Problem]] = field(default_factory=list)
     ahead_s: float = 0.0
     asked: list[str] = field(default_factory=list)
@@ -102,16 +105,19 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, Upload_Offset=str(here))
 
         def do_PUT(self) -> None:
-            chunk = self.rfile.read(int(self.headers["Content-Length"]))
+            chunk = self.rfile.read(how.hang_up[0] if how.hang_up else int(self.headers["Content-Length"]))
             if self._refused():
                 return
             digest, offset = self.path.rpartition("/")[2], int(self.headers["Upload-Offset"])
-            part = how.parts.setdefault(digest, bytearray())
+            part = how.parts.setdefault(digest, bytearray(how.blobs.get(digest, b"")))
             how.taken_bytes += len(chunk)
             if offset != len(part):
                 self._answer(409, encode(Problem(title="elsewhere", status=409, code="offset")))
                 return
             part += chunk
+            if how.hang_up and how.hang_up.pop():
+                self._break()
+                return
             if len(part) == int(self.headers["Upload-Length"]):
                 how.blobs[digest] = bytes(part)
             if how.deaf and how.deaf.pop(0):
@@ -133,6 +139,10 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
             limit = how.cut.pop(0) if how.cut else len(piece)
             how.served_bytes += min(limit, len(piece))
             with contextlib.suppress(OSError):
+                if how.stall is not None:
+                    self.wfile.write(piece[: len(piece) // 2])
+                    how.stall.wait(10)
+                    return
                 self.wfile.write(piece[:limit])
             if limit < len(piece):
                 self._break()
@@ -141,12 +151,12 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
 
 
 @contextlib.contextmanager
-def peer(kit: Kit, how: Behaviour) -> Iterator[str]:
-    """The peer's address, with the server's certificate, while it serves."""
+def peer(kit: Kit, how: Behaviour, *, direct: bool = True) -> Iterator[str]:
+    """The peer's address, with the server's certificate, while it serves; not `direct`, it asks for none, as a proxy."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(kit.certificate, kit.key)
     context.load_verify_locations(kit.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if direct else ssl.CERT_NONE
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

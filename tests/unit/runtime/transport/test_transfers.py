@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -41,9 +42,11 @@ def blobs(tmp_path: Path) -> Iterator[FileBlobs]:
     store.close()
 
 
-def run(kits: Path, address: str, work: Callable[[Connection], Awaitable[None]], *, retry: bool = True) -> Connection:
+def run(
+    kits: Path, address: str, work: Callable[[Connection], Awaitable[None]], *, retry: bool = True, direct: bool = True
+) -> Connection:
     async def main() -> Connection:
-        async with Connection(credentials(site_kit(kits), address), retry=retry) as connection:
+        async with Connection(credentials(site_kit(kits), address, certificate=direct), retry=retry) as connection:
             async with asyncio.timeout(30):
                 await work(connection)
         return connection
@@ -96,25 +99,64 @@ def test_a_blob_that_is_always_changed_is_named_and_nothing_of_it_stays(
     assert blobs.received(DIGEST) == 0
 
 
-@pytest.mark.parametrize("size", [1, CHUNK, CHUNK + 1, len(CONTENT)])
-def test_an_upload_arrives_whole_in_chunks_of_a_mebibyte(
-    kits: Path, address: str, how: Behaviour, tmp_path: Path, size: int
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, len(CONTENT)])
+def test_an_upload_arrives_whole_in_one_piece_or_in_pieces_that_pass_a_proxy(
+    kits: Path, how: Behaviour, tmp_path: Path, size: int, direct: bool
 ) -> None:
     path = tmp_path / "result"
     path.write_bytes(CONTENT[:size])
     digest = blake3(CONTENT[:size]).hexdigest()
-    run(kits, address, lambda c: upload(c, digest, path))
+    moved: list[int] = []
+    with peer(load_kit(kits / "server"), how, direct=direct) as address:
+        run(kits, address, lambda c: upload(c, digest, path, moved=moved.append), direct=direct)
     assert how.blobs[digest] == CONTENT[:size]
-    assert sum(asked.startswith("PUT") for asked in how.asked) == -(-size // CHUNK)
+    assert sum(moved) == size
+    assert sum(asked.startswith("PUT") for asked in how.asked) == (1 if direct else max(1, -(-size // CHUNK)))
 
 
-def test_an_upload_whose_answer_is_lost_goes_on_behind_the_chunk(kits: Path, address: str, how: Behaviour, tmp_path: Path) -> None:
+def test_an_upload_whose_answer_is_lost_sends_nothing_twice(kits: Path, how: Behaviour, tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_bytes(CONTENT)
     how.deaf = [False, True]
+    with peer(load_kit(kits / "server"), how, direct=False) as address:
+        run(kits, address, lambda c: upload(c, DIGEST, path), direct=False)
+    assert how.blobs[DIGEST] == CONTENT
+    assert how.taken_bytes == len(CONTENT)
+
+
+def test_an_upload_that_is_cut_goes_on_where_the_server_is(kits: Path, address: str, how: Behaviour, tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    path.write_bytes(CONTENT)
+    how.hang_up = [1_000_000]
     run(kits, address, lambda c: upload(c, DIGEST, path))
     assert how.blobs[DIGEST] == CONTENT
-    assert how.taken_bytes == len(CONTENT) + CHUNK  # the chunk that was asked about, once more
+    assert how.taken_bytes == len(CONTENT)
+
+
+def test_a_transfer_that_is_cancelled_ends_its_thread(kits: Path, address: str, how: Behaviour, blobs: FileBlobs) -> None:
+    how.blobs[DIGEST], how.stall = CONTENT, threading.Event()
+
+    async def work(connection: Connection) -> None:
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        size = len(CONTENT)
+        moving = download(
+            connection,
+            DIGEST,
+            size,
+            partial(blobs.upload, DIGEST, size),
+            moved=lambda _: loop.call_soon_threadsafe(begun.set),  # type: ignore[arg-type]
+        )
+        task = asyncio.create_task(moving)
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+    run(kits, address, work)
+    how.stall.set()
+    assert 0 < blobs.received(DIGEST) < len(CONTENT)
 
 
 def test_an_upload_that_is_there_already_sends_nothing(kits: Path, address: str, how: Behaviour, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 
 | request | body, query | answer |
 |---|---|---|
-| PUT /v1/blobs/{digest} | headers Upload-Offset, Upload-Length; at most 1 MiB | 204, header Upload-Offset: what is here |
+| PUT /v1/blobs/{digest} | headers Upload-Offset, Upload-Length; bytes from there on | 204, header Upload-Offset: what is here |
 | POST /api/runs | {"bundle": digest, "seed", "sites", "min_sites", "priority", "request"}: views.Submission | 201 run |
 | GET /api/runs | | {"runs": [run, ..]}, newest last |
 | GET /api/runs/{id} | | run |

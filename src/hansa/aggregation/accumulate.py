@@ -6,10 +6,11 @@ For each entry the arithmetic is `acc = fl(w_1 u_1); acc = fl(acc + fl(w_i u_i))
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -28,13 +29,16 @@ SPAN = 16 * FOLD_BLOCK  # entries a thread takes at a time
 class Accumulator:
     """A sum under way: `sums[path]` is flat float64 (re, im, re, im, ... for a complex leaf), unset until the first update.
 
-    `weight` is the sum of the weights, `count` the number of updates; `room` is one block, for terms. Only the accumulator that
-    `add` or `merge` returned last is good: they reuse the memory of the one they were given.
+    `weight` is the sum of the weights, `count` the number of updates; `room` is one block, for terms. The sums of a small model
+    are views of one `line`, and `parts` are views of `room` in the leaves' shapes: one call then moves all leaves. Only the
+    accumulator that `add` or `merge` returned last is good: they reuse the memory of the one they were given.
     """
 
     spec: Spec
     sums: dict[str, Array]
     room: Array
+    line: Array | None = None
+    parts: dict[str, Array] = field(default_factory=dict)
     weight: float = 0.0
     count: int = 0
 
@@ -46,8 +50,19 @@ def zero(like: Tree) -> Accumulator:
         SpecError: a leaf's dtype does not fit into float64 or complex128 (objects, strings, times, long doubles).
     """
     check_dtypes(like)
-    sums = {path: np.empty(np.size(leaf) * _width(leaf.dtype)) for path, leaf in trees.leaves(like)}
-    return Accumulator(Spec.of(like), sums, np.empty(min(BLOCK, max((line.size for line in sums.values()), default=0))))
+    sizes = {path: np.size(leaf) * _width(leaf.dtype) for path, leaf in trees.leaves(like)}
+    total = sum(sizes.values())
+    if total > BLOCK:
+        room = np.empty(min(BLOCK, max(sizes.values())))
+        return Accumulator(Spec.of(like), {path: np.empty(size) for path, size in sizes.items()}, room)
+    line, room = np.empty(total), np.empty(total)
+    ends = dict(zip(sizes, itertools.accumulate(sizes.values()), strict=True))
+    sums = {path: line[ends[path] - size : ends[path]] for path, size in sizes.items()}
+    parts = {
+        path: room[ends[path] - np.size(leaf) * _width(leaf.dtype) : ends[path]].view(_wide(leaf.dtype)).reshape(np.shape(leaf))
+        for path, leaf in trees.leaves(like)
+    }
+    return Accumulator(Spec.of(like), sums, room, line, parts)
 
 
 def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
@@ -61,6 +76,9 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
     acc.spec.check(update)
     weight = checked_weight(weight)
     heavier = total_weight(acc.weight, weight)
+    if acc.line is not None:
+        _add_small(acc, update, weight, acc.line)
+        return Accumulator(acc.spec, acc.sums, acc.room, acc.line, acc.parts, heavier, acc.count + 1)
     at = [""]
     with overflow_named(at):
         for at[0], leaf in trees.leaves(update):
@@ -71,7 +89,24 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
                     _term(line, start, stop, weight, into)
                 else:
                     np.add(into, _term(line, start, stop, weight, acc.room[: into.size]), out=into)
-    return Accumulator(acc.spec, acc.sums, acc.room, heavier, acc.count + 1)
+    return Accumulator(acc.spec, acc.sums, acc.room, None, acc.parts, heavier, acc.count + 1)
+
+
+def _add_small(acc: Accumulator, update: Tree, weight: float, line: Array) -> None:
+    """Add to all leaves at once: for a small model the calls cost more than the arithmetic."""
+    try:
+        with np.errstate(over="raise", invalid="ignore"):
+            for path, leaf in trees.leaves(update):
+                np.copyto(acc.parts[path], leaf, casting="unsafe")
+            if acc.count == 0:
+                np.multiply(acc.room, weight, out=line)
+                return
+            if weight != 1.0:
+                np.multiply(acc.room, weight, out=acc.room)
+            np.add(line, acc.room, out=line)
+    except FloatingPointError as error:
+        spoilt = [path for path, total in acc.sums.items() if not (np.isfinite(acc.parts[path]).all() and np.isfinite(total).all())]
+        raise _out_of_range(spoilt[0], error) from None
 
 
 def merge(left: Accumulator, right: Accumulator) -> Accumulator:
@@ -199,7 +234,11 @@ def overflow_named(at: list[str]) -> Iterator[None]:
         with np.errstate(over="raise", invalid="ignore"):
             yield
     except FloatingPointError as error:
-        raise RunError("a result is out of its leaf's range", path=at[0], got=str(error)) from None
+        raise _out_of_range(at[0], error) from None
+
+
+def _out_of_range(path: str, error: FloatingPointError) -> RunError:
+    return RunError("a result is out of its leaf's range", path=path, got=str(error))
 
 
 def checked_weight(weight: float) -> float:
@@ -238,6 +277,10 @@ def check_dtypes(like: Tree) -> None:
 
 def _width(dtype: np.dtype[Any]) -> int:
     return 2 if dtype.kind == "c" else 1
+
+
+def _wide(dtype: np.dtype[Any]) -> type[np.float64 | np.complex128]:
+    return np.complex128 if dtype.kind == "c" else np.float64
 
 
 def _line(leaf: Array) -> Array:

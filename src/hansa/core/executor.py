@@ -58,7 +58,8 @@ class FunctionExecutor(Executor):
         given = {id(node): unpack(shareable.body.get(label, {}), node.type) for label, node in stage.goes}
         for node in stage.order:
             columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
-        rows = [{key: column[i] for key, column in columns.items()} for i in range(len(contexts))]
+        read = {id(node): columns[id(node)] for node in (*stage.fresh, *(node for _, node in stage.reads))}
+        rows = [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
         return [_reply(stage, row) for row in rows]
 
     def require_batched(self, task_name: str) -> None:
@@ -131,6 +132,8 @@ def _column(
         return [given[id(node)]] * len(contexts)
     if isinstance(node, Parameter):
         return [ctx.load(node.name) for ctx in contexts]
+    if isinstance(node, Select):
+        return [pick(value, node.key) for value in columns[id(node.source)]]
     if isinstance(node, Apply) and not node.fn.loops and node.fn.many is not None:
         names = [name for name, _ in node.fn.parameters]
         sources = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}

@@ -19,11 +19,13 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from hansa.core.task import Failure
 from hansa.errors import ConfigError, RefusedError
@@ -170,8 +172,7 @@ Event: TypeAlias = Opened | SiteEvent | Ticked
 Command: TypeAlias = Assign | SetTimer | Cancel | Discard | Close | Abandon
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """One round. `target` replies fill the cohort, `needed` are the quorum.
 
     `marks` and `attempts` hold a byte for each invited site, in the order of `invited`: where it stands (o outstanding, a

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from hansa.core import trees
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
@@ -167,19 +166,20 @@ def _sealed(data: Any) -> Any:
     sealed = object.__new__(Rows)  # they were checked when they were made; once more would cost 25 us a load
     for name in Rows.__slots__:
         value = getattr(data, name)
-        if isinstance(value, Mapping):
-            value = {column: _read_only(values) for column, values in value.items()}
-        object.__setattr__(sealed, name, _read_only(value))
+        object.__setattr__(sealed, name, read_only(value) if type(value) is dict else _read_only(value))
     return sealed
 
 
 def read_only(tree: Tree) -> dict[str, Any]:
     """The tree with views that cannot be written to: what one reader did to it, the next would be given."""
-    return trees.map(_read_only, tree)
+    return {
+        key: read_only(item) if type(item) is not np.ndarray and isinstance(item, Mapping) else _read_only(item)
+        for key, item in tree.items()
+    }
 
 
 def _read_only(leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray):  # a NumPy scalar cannot be written to anyway
+    if isinstance(leaf, np.ndarray) and leaf.flags.writeable:  # a NumPy scalar cannot be written to anyway
         leaf = leaf.view()
         leaf.flags.writeable = False
     return leaf

@@ -197,8 +197,8 @@ class _Stack:
         for i, (client, size) in enumerate(zip(clients, sizes, strict=True)):
             index = client.batches[t]
             # mode="clip" writes straight into `out`; the row numbers come from a permutation, so there is nothing to clip.
-            np.take(client.x, index, axis=0, out=x[i, :size], mode="clip")
-            np.take(client.y, index, axis=0, out=y[i, :size], mode="clip")
+            client.x.take(index, axis=0, out=x[i, :size], mode="clip")
+            client.y.take(index, axis=0, out=y[i, :size], mode="clip")
             if size < width:
                 x[i, size:], y[i, size:] = client.x[index[0]], client.y[index[0]]
         dtypes = (

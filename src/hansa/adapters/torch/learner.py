@@ -241,12 +241,9 @@ class TorchLearner:
 
     @contextmanager
     def _at_work(self, rng: np.random.Generator) -> Iterator[torch.device]:
-        """Threads set, and the model's own draws (dropout) seeded from `rng`, which is left as it was for the batches."""
+        """Threads set, and the model's own draws (dropout) seeded by the key of `rng`, of which nothing is drawn."""
         device = _device(self._device)
-        # One draw, taken back: a jumped stream of its own costs as much as a small step. Torch makes quite other numbers of it.
-        stream = rng.bit_generator.state
-        seed = int(rng.integers(1 << 63))
-        rng.bit_generator.state = stream
+        seed = int(rng.bit_generator.seed_seq.generate_state(1, np.uint64)[0] >> 1)
         with leaves.threads(self._threads), leaves.seeded(seed, device):
             yield device
 

@@ -102,7 +102,12 @@ class Objective:
         else:
             each = functools.partial(self.loss, reduction="none")
 
+        plain = _root(self.loss) in (F.cross_entropy, nn.CrossEntropyLoss) and not settings.get("label_smoothing")
+
         def rows(output: Tensor, y: Tensor) -> Tensor:
+            if plain and output.ndim == 2 and y.ndim == 1:
+                # Batched, torch takes its own apart in Python, after an import of seconds. Bad labels are refused here too.
+                return torch.logsumexp(output, 1) - output.gather(1, y[:, None])[:, 0]
             losses = each(self._column(output, y), y)
             return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
@@ -146,7 +151,7 @@ def _root(loss: Loss) -> object:
 def _settings(loss: Loss) -> dict[str, Any]:
     """What the loss is called with: of a module its attributes, of a function its defaults under the partial's arguments."""
     if isinstance(loss, nn.Module):
-        return {key: getattr(loss, key) for key in ("reduction", "weight", "ignore_index") if hasattr(loss, key)}
+        return {key: getattr(loss, key) for key in _SETTINGS if hasattr(loss, key)}
     try:
         parameters = inspect.signature(loss).parameters.values()  # a partial's signature carries its own defaults
     except (TypeError, ValueError):  # written in C: it has no signature
@@ -154,6 +159,7 @@ def _settings(loss: Loss) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
+_SETTINGS = ("reduction", "weight", "ignore_index", "label_smoothing")
 _LOOP = "the loop engine takes any loss"
 _METRICS: dict[str, tuple[str, ...]] = {
     "softmax": ("loss", "accuracy"),

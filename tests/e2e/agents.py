@@ -60,8 +60,13 @@ class Agent:
                 text=True,
                 env={**os.environ, **self.environment},
             )
+        return self.ready() if ready else self
+
+    def ready(self) -> Agent:
+        """Returns when the server has let the agent in."""
+        assert self.process is not None
         assert self.process.stdout is not None
-        if ready and not self.process.stdout.readline().startswith("ready https://"):
+        if not self.process.stdout.readline().startswith("ready https://"):
             raise AssertionError(self.log.read_text())
         return self
 
@@ -107,7 +112,9 @@ def agents(kits: Path, names: list[str], **how: str) -> Iterator[dict[str, Agent
     started: dict[str, Agent] = {}
     try:
         for name in names:
-            started[name] = Agent(furnish(kits / name, **how)).start()  # type: ignore[arg-type]  # of text
+            started[name] = Agent(furnish(kits / name, **how)).start(ready=False)  # type: ignore[arg-type]  # of text
+        for agent in started.values():
+            agent.ready()
         yield started
     finally:
         for agent in started.values():

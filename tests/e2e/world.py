@@ -49,11 +49,10 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def make_project(folder: Path, sites: list[str], *, direct: bool = True) -> Path:
-    port = free_port()
+def make_project(folder: Path, sites: list[str], *, server: ServerSection | None = None, central_keys: bool = True) -> Path:
     project = Project(
         name="hearts",
-        server=ServerSection(host="127.0.0.1", port=port, listen="127.0.0.1", direct=direct),
+        server=server or ServerSection(host="127.0.0.1", port=free_port(), listen="127.0.0.1"),
         organisations=(Organisation(name="north"), Organisation(name="south")),
         sites=tuple(Site(name=name, org="north" if i % 2 == 0 else "south") for i, name in enumerate(sites)),
         people=(
@@ -65,7 +64,7 @@ def make_project(folder: Path, sites: list[str], *, direct: bool = True) -> Path
             Person(name="aud", org="north", role="auditor"),
         ),
         policy=Rules(min_cohort=1),
-        central_keys=True,
+        central_keys=central_keys,
     )
     provision(project, folder, now=time.time(), zips=False)
     return folder

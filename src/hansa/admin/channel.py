@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class Channel:
-    """Requests of one party to its server, from one thread; `close` may come from another."""
+    """Requests of one party to its server, from one thread; `close` may come from another. `proxy` is one on the way."""
 
-    def __init__(self, kit: Kit, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, kit: Kit, *, patience_s: float = PATIENCE_S, proxy: httpx.Proxy | None = None) -> None:
         self.kit, self._patience_s = kit, patience_s
         self._key, self._chain = kit.private_key(), der(*kit.chain())
         self._token, self._renew_at = "", 0.0
         self._closed = threading.Event()
-        self._wire = Wire(kit, kit.certificate, kit.key)
+        self._wire = Wire(kit, kit.certificate, kit.key, proxy=proxy)
 
     def close(self) -> None:
         """Close the connection; a wait for the server ends."""

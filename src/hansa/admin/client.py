@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.admin.answers import File, Files, Happened, Plan, RunEvent, Runs, Site, Sites, Status
 from hansa.admin.channel import PATIENCE_S, Channel
+from hansa.admin.wire import proxy_of
 from hansa.core.files import storage_error
 from hansa.core.trees import Tree
 from hansa.errors import InputError, RefusedError, RunError, UnreachableError
@@ -45,7 +46,7 @@ def connect(kit: str | Path, *, patience_s: float = PATIENCE_S) -> Session:
     if found.kind != "admin":
         hint = "people use kits/admin, or the kit of their own name"
         raise InputError("not a person's kit", path=str(found.folder), got=f"the kit of a {found.kind}", hint=hint)
-    return Session(Channel(found, patience_s=patience_s))
+    return Session(Channel(found, patience_s=patience_s, proxy=proxy_of(found, os.environ)))
 
 
 class Session:

@@ -3,55 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies
+from urllib.parse import quote
 
 import msgspec
 
-from hansa.errors import HansaError, InputError, MissingExtraError, StorageError, UnreachableError
+from hansa.errors import HansaError, IdentityError, MissingExtraError, StorageError, UnreachableError
 
 try:
     import httpx
+    from cryptography import x509
 
-    from hansa.runtime.config import Kit
+    from hansa.runtime.authz.certificates import der
+    from hansa.runtime.config import SITE_FILE, Kit, load_site
     from hansa.runtime.protocol.messages import HOLD_S
-    from hansa.runtime.transport.faults import explain, probe, refusal
+    from hansa.runtime.transport.faults import explain, own_fault, probe, refusal
+    from hansa.runtime.transport.way import proxy_for, tls
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), extra="site") from error
 
 CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
 ANSWER_LIMIT: Final = 64 << 20  # bytes of one JSON answer
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 T = TypeVar("T")
 
 
-class Wire:
-    """Requests to the server of a kit, in the thread that makes them. A proxy is used where the environment names one.
+def proxy_of(kit: Kit, environment: Mapping[str, str]) -> httpx.Proxy | None:
+    """The proxy between a kit and its server, if there is one: that of site.toml, or what HTTPS_PROXY and NO_PROXY say.
 
-    certificate, key: PEM files, shown in the handshake.
+    Raises:
+        ConfigError: it is no address; or site.toml is wrong.
+    """
+    own = load_site(kit).proxy if (kit.folder / SITE_FILE).is_file() else ""
+    return proxy_for(kit.url, environment, own=own, login=kit.proxy_login())
+
+
+class Wire:
+    """Requests to the server of a kit, in the thread that makes them.
+
+    certificate, key: PEM files, shown in the handshake where no proxy ends TLS. proxy: an HTTP proxy on the way.
 
     Raises:
         InputError: they cannot be used.
     """
 
-    def __init__(self, kit: Kit, certificate: Path, key: Path) -> None:
-        away = urlsplit(kit.url).hostname not in _LOCAL  # a proxy is for what is elsewhere
-        self.url = kit.url
-        self.proxied = away and "https" in getproxies()
+    def __init__(self, kit: Kit, certificate: Path, key: Path, *, proxy: httpx.Proxy | None = None) -> None:
+        self.url, self._proxy, self._certificate = kit.url, proxy, certificate
         self._answered = False  # whether this server has ever answered
-        try:
-            self._context = ssl.create_default_context(cafile=str(kit.ca))
-            self._context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            hint = "unpack the kit anew; enrol a site's first"
-            raise InputError(f"the kit's certificates cannot be used: {error}", path=str(certificate), hint=hint) from error
+        self._context = tls(kit.trusted, certificate if kit.direct else None, key if kit.direct else None)
         timeout = httpx.Timeout(HOLD_S + 15.0, connect=CONNECT_S)
-        self._http = httpx.Client(base_url=kit.url, verify=self._context, timeout=timeout, trust_env=away)
+        self._http = httpx.Client(base_url=kit.url, verify=self._context, timeout=timeout, trust_env=False, proxy=proxy)
 
     def close(self) -> None:
         """Close the connection."""
@@ -103,15 +107,18 @@ class Wire:
 
     def _explained(self, error: Exception) -> HansaError:
         """What kept the server from answering. A refused certificate is told apart from a broken line by a bare handshake."""
-        told = explain(error, self.url)
-        if told.code == "lost" and not (self._answered or self.proxied):
-            told = probe(self.url, self._context, timeout_s=CONNECT_S / 2) or told
+        told = explain(error, self.url, self._proxy)
+        if told.code == "lost" and not self._answered:
+            told = probe(self.url, self._context, timeout_s=CONNECT_S / 2, proxy=self._proxy) or told
+        if isinstance(told, IdentityError):
+            told = own_fault(der(*x509.load_pem_x509_certificates(self._certificate.read_bytes())), time.time()) or told
         return told
 
 
 def problem(answer: httpx.Response) -> HansaError:
     """What the server refused, as the error that it is."""
-    told = refusal(httpx.Response(answer.status_code, content=_body(answer)))
+    said = {name: answer.headers[name] for name in ("Content-Type", "Server") if name in answer.headers}
+    told = refusal(httpx.Response(answer.status_code, content=_body(answer), headers=said))
     if answer.status_code == 507:
         return StorageError(told.message, hint=told.hint)  # asking again makes no room
     return told

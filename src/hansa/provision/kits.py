@@ -32,6 +32,7 @@ _IDENTITY: Final = (config.CERTIFICATE_FILE, config.KEY_FILE)
 SITE_TOML: Final = """\
 # What this site offers and permits. Yours to edit; nobody else's program changes it.
 sandbox = "basic"               # strict | basic | off
+# proxy = "http://proxy.example.org:3128"   # else HTTPS_PROXY; "none": no proxy. NAME:PASSWORD go into the file proxy.login
 
 [data]                          # label = "file.py:function", beside this file; the function returns the site's rows
 # patients = "data.py:load"
@@ -99,6 +100,8 @@ def compose(
         config.CA_FILE: pem(keys.root.certificate),
         config.PROJECT_KEY_FILE: keys.project_public.hex().encode() + b"\n",
     }
+    if project.server.front_ca is not None:
+        files[config.FRONT_CA_FILE] = project.server.front_ca.encode()
     later: dict[str, bytes] = {config.POLICY_FILE: seal(policy, keys.project_key)}  # what a manifest cannot hold
     ticket = None
     at_site = member.kind == "site" and not central_keys
@@ -205,8 +208,18 @@ def _kit_toml(member: Member, project: Project) -> bytes:
     text = functools.partial(json.dumps, ensure_ascii=False)  # of printable text, a JSON string is a TOML string
     lines = [f"kind = {text(member.kind)}", f"name = {text(member.name)}", f"org = {text(member.org)}"]
     lines += [f"role = {text(member.role)}"] if member.role else []
-    lines += [f"project = {text(project.name)}", f"url = {text(project.url)}", f"direct = {text(project.server.direct)}"]
+    server = project.server
+    trust = "front" if server.front_ca is not None else server.trust
+    lines += [f"project = {text(project.name)}", f"url = {text(project.url)}", f"direct = {text(server.direct)}"]
+    lines += [f"trust = {text(trust)}"]
     if member.kind == "server":
-        port = project.server.port if project.server.listen_port is None else project.server.listen_port
-        lines += ["", "[server]", f"host = {text(project.server.listen)}", f"port = {port}", 'data = "data"']
+        port = server.port if server.listen_port is None else server.listen_port
+        lines += [
+            "",
+            "[server]",
+            f"host = {text(server.listen)}",
+            f"port = {port}",
+            'data = "data"',
+            f"tls = {text(server.listen_tls)}",
+        ]
     return ("\n".join(lines) + "\n").encode()

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import msgspec
+from cryptography import x509
 
 from hansa.core.registry import nearest
 from hansa.errors import ConfigError
-from hansa.runtime.authz.certificates import NAME
+from hansa.runtime.authz.certificates import NAME, pem
 from hansa.runtime.authz.policy import Member, Role, Rules
 from hansa.runtime.toml import read_toml
 
@@ -22,6 +23,8 @@ E = TypeVar("E")
 RESERVED: Final = ("admin", "server")  # folders of kits/
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*")
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+_PEM: Final = "-----BEGIN CERTIFICATE-----"
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _LIKE_TEXT = "printable text of at most 63 characters"
 _LIKE_A_NAME = "letters, digits and . _ - @, at most 63, beginning with a letter or digit"
 
@@ -30,7 +33,9 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """[server]: `host` and `port` are the address that sites call; `addresses` are further names and IP addresses of the server.
 
     `listen` and `listen_port` say where the server itself listens, if that is another address. `direct = false` where a proxy in
-    front of the server ends TLS.
+    front of the server ends TLS; then `trust` says whose certificate it shows: "project" (the server's kit has it), "system" (of
+    any CA that the parties' machines know), or the file of a CA's certificates, which every kit gets: once read, the PEM itself.
+    `listen_tls = false`: between such a proxy and the server, on one machine, plain HTTP is spoken.
     """
 
     host: str
@@ -40,6 +45,13 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
     listen_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
     direct: bool = True
+    trust: str = "project"
+    listen_tls: bool = True
+
+    @property
+    def front_ca(self) -> str | None:
+        """The CA of the proxy's certificate, as PEM, if it is one of its own."""
+        return self.trust if self.trust.startswith(_PEM) else None
 
 
 class Organisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +119,9 @@ def read_project(path: Path) -> Project:
             project_admin; with the path of the entry.
     """
     project = read_toml(path, Project)
+    if project.server.trust not in ("project", "system"):
+        server = msgspec.structs.replace(project.server, trust=_front_ca(project.server.trust, path.parent))
+        project = msgspec.structs.replace(project, server=server)
     check(project)
     return project
 
@@ -129,6 +144,18 @@ def _settings(record: msgspec.Struct, *but: str) -> list[str]:
     return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None]
 
 
+def _front_ca(trust: str, folder: Path) -> str:
+    """The certificates in the file, or in the text itself, as PEM and nothing else."""
+    where, expected = "$.server.trust", '"project", "system", or the file of a CA\'s certificates in PEM'
+    try:
+        content = trust.encode() if trust.startswith(_PEM) else (folder / trust).read_bytes()
+        return pem(*x509.load_pem_x509_certificates(content)).decode()
+    except OSError as error:
+        raise ConfigError(f"no CA can be read: {error.strerror}", path=where, got=trust[:100], expected=expected) from error
+    except ValueError as error:
+        raise ConfigError("no certificates in PEM", path=where, got=trust[:100], expected=expected) from error
+
+
 def check(project: Project) -> None:
     """Whether a project can be.
 
@@ -142,6 +169,7 @@ def check(project: Project) -> None:
         raise ConfigError("no organisation", path="$.organisations", expected='[[organisations]] with name = "..."')
     for path, host in (("$.server.host", project.server.host), *_indexed("$.server.addresses", project.server.addresses)):
         _check_host(host, path)
+    _check_front(project.server)
     _check_names(project)
     known = [organisation.name for organisation in project.organisations]
     parties: list[tuple[str, Site | Person]] = [*_indexed("$.sites", project.sites), *_indexed("$.people", project.people)]
@@ -151,6 +179,19 @@ def check(project: Project) -> None:
             raise ConfigError(f"no organisation is called {org!r}", path=path, hint=nearest(org, known))
     if not any(person.role == "project_admin" for person in project.people):
         raise ConfigError("nobody is project_admin", path="$.people", hint='give one of the [[people]] role = "project_admin"')
+
+
+def _check_front(server: ServerSection) -> None:
+    hint = "with direct = true the parties speak to the server itself, which shows a certificate of the project"
+    if server.direct and server.trust != "project":
+        raise ConfigError("trust is for a proxy that ends TLS", path="$.server.trust", expected='"project"', hint=hint)
+    if server.direct and not server.listen_tls:
+        raise ConfigError("plain HTTP is for a proxy that ends TLS", path="$.server.listen_tls", expected="true", hint=hint)
+    if not server.listen_tls and server.listen not in _LOOPBACK:
+        hint = "or keep TLS between the proxy and the server: listen_tls = true"
+        raise ConfigError(
+            "plain HTTP stays on one machine", path="$.server.listen", got=server.listen, expected="127.0.0.1", hint=hint
+        )
 
 
 def _check_names(project: Project) -> None:

@@ -29,11 +29,14 @@ MANIFEST_FILE: Final = "manifest.json"
 TICKETS_FILE: Final = "tickets.json"
 PROJECT_KEY_FILE: Final = "project.pub"
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"
+FRONT_CA_FILE: Final = "front-ca.pem"
 SITE_CA_FILE, SITE_CA_KEY_FILE = "site-ca.pem", "site-ca.key"
 BOOTSTRAP_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE = "bootstrap.pem", "bootstrap.key", "token"
-SECRET_FILES: Final = (KEY_FILE, SITE_CA_KEY_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE)
+PROXY_LOGIN_FILE: Final = "proxy.login"  # its owner's, as site.toml is
+SECRET_FILES: Final = (KEY_FILE, SITE_CA_KEY_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE, PROXY_LOGIN_FILE)
 _ANEW: Final = "unpack the kit anew, or ask the project's administrator for a new one"
 
+Trust = Literal["project", "front", "system"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -41,11 +44,12 @@ Hours = Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]-([01
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a server listens, and where its data are: a folder, relative to the kit."""
+    """Where a server listens, and where its data are: a folder, relative to the kit. `tls` is off behind a proxy on the machine."""
 
     host: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8443
     data: str = "data"
+    tls: bool = True
 
 
 class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +61,7 @@ class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     project: str
     url: str
     direct: bool = True
+    trust: Trust = "project"
     role: Role | None = None
     server: ServerSettings | None = None
 
@@ -72,6 +77,8 @@ class Kit:
     """A start-up kit that is whole: its files are those that provisioning wrote.
 
     `direct` says that no proxy ends TLS between the two sides: the server then asks for the certificate in the handshake as well.
+    `trust` says whose certificate is believed at the server's address: the project CA's, the front's own CA's, which comes with
+    the kit, or any that this machine knows. Whom the other parties' certificates name, the project CA alone says.
     `project_key` (Ed25519, raw) signs the policy and the manifest. Keys stay in their files until they are asked for.
     """
 
@@ -82,6 +89,7 @@ class Kit:
     project: str
     url: str
     direct: bool
+    trust: Trust
     folder: Path
     policy: bytes
     project_key: bytes
@@ -91,6 +99,11 @@ class Kit:
     def ca(self) -> Path:
         """The project CA: who is to be believed."""
         return self.folder / CA_FILE
+
+    @property
+    def trusted(self) -> Path | None:
+        """The CA of what answers at the server's address; None: any that this machine knows."""
+        return {"project": self.ca, "front": self.folder / FRONT_CA_FILE, "system": None}[self.trust]
 
     @property
     def certificate(self) -> Path:
@@ -123,6 +136,11 @@ class Kit:
     def private_key(self) -> ec.EllipticCurvePrivateKey:
         """The key of the certificate."""
         return _private_key(self.key)
+
+    def proxy_login(self) -> str:
+        """NAME:PASSWORD for the proxy on the way to the server; "" without one."""
+        path = self.folder / PROXY_LOGIN_FILE
+        return _read(path).decode(errors="replace").strip() if path.is_file() else ""
 
     def bootstrap(self) -> tuple[ec.EllipticCurvePrivateKey, list[x509.Certificate], str]:
         """What a site enrols with: the bootstrap key, its certificate, and the one-time token.
@@ -181,6 +199,7 @@ def load_kit(folder: str | Path) -> Kit:
         project=content.project,
         url=content.url.rstrip("/"),
         direct=content.direct,
+        trust=content.trust,
         folder=place,
         policy=_read(place / POLICY_FILE),
         project_key=key,
@@ -310,8 +329,12 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """site.toml. `data` leads from a label to "file.py:function", `environments` from a label to a virtual environment."""
+    """site.toml. `data` leads from a label to "file.py:function", `environments` from a label to a virtual environment.
 
+    `proxy` is that on the way to the server, as "http://proxy.example.org:3128"; "": what HTTPS_PROXY says; "none": no proxy.
+    """
+
+    proxy: str = ""
     data: dict[str, str] = {}
     environments: dict[str, str] = {}
     resources: Resources = Resources()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.provision.offices import NOW, opened
 
-from hansa.errors import ConfigError
+from hansa.errors import ConfigError, IdentityError
 from hansa.provision.project import Project, read_project
+from hansa.runtime.authz.certificates import make_root, pem
+from hansa.runtime.config import load_kit
 
 GOOD = """
 name = "hearts"
@@ -72,6 +75,11 @@ def test_an_ipv6_address_is_put_in_brackets(tmp_path: Path) -> None:
         ('role = "project_admin"', 'role = "root"', "$.people[0].role", "wrong value"),
         ('role = "project_admin"', 'rule = "lead"', "$.people[0].rule", "did you mean 'role'?"),
         ('role = "project_admin"', 'role = "lead"', "$.people", "project_admin"),
+        ("port = 443", 'port = 443\ntrust = "system"', "$.server.trust", "ends TLS"),
+        ("port = 443", "port = 443\nlisten_tls = false", "$.server.listen_tls", "ends TLS"),
+        ("port = 443", "port = 443\ndirect = false\nlisten_tls = false", "$.server.listen", "one machine"),
+        ("port = 443", 'port = 443\ndirect = false\ntrust = "no.pem"', "$.server.trust", "No such file"),
+        ("port = 443", 'port = 443\ndirect = false\ntrust = "project.toml"', "$.server.trust", "no certificates"),
         ("min_cohort = 3", "min_cohorts = 3", "$.policy.min_cohorts", "did you mean 'min_cohort'?"),
         ("min_cohort = 3", "min_cohort = 0", "$.policy.min_cohort", "wrong value"),
     ],
@@ -82,6 +90,26 @@ def test_a_wrong_entry_is_named_with_its_path(tmp_path: Path, old: str, new: str
         read(tmp_path, GOOD.replace(old, new, 1))
     assert caught.value.path == path
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("trust", ["project", "system", "hospital.pem"])
+def test_a_proxy_that_ends_tls_is_believed_by_the_project_the_machine_or_its_own_ca(tmp_path: Path, trust: str) -> None:
+    ca = pem(make_root("hospital", now=NOW).certificate)
+    (tmp_path / "hospital.pem").write_bytes(b"Hospital CA\n" + ca)  # as `openssl x509 -text` writes it
+    project = read(tmp_path, GOOD.replace("port = 443", f'port = 443\ndirect = false\ntrust = "{trust}"'))
+    assert project.server.front_ca == (ca.decode() if trust == "hospital.pem" else None)
+    opened(tmp_path / "office", project)
+    for name in ("south", "alice@uni.example"):
+        kit = load_kit(tmp_path / "office" / "kits" / name)
+        assert not kit.direct
+        expected = {"project": kit.ca, "system": None, "hospital.pem": kit.folder / "front-ca.pem"}[trust]
+        assert kit.trusted == expected
+        assert kit.ca_certificate().subject != make_root("hospital", now=NOW).certificate.subject
+    if trust == "hospital.pem":
+        assert kit.trusted is not None
+        kit.trusted.write_bytes(pem(make_root("another", now=NOW).certificate))
+        with pytest.raises(IdentityError, match=r"altered.*front-ca\.pem"):
+            load_kit(kit.folder)
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:

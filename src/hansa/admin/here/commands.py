@@ -80,11 +80,13 @@ def site_start(kit: KitFolder) -> None:
 @site.command("enroll", epilog="Example: hansa site enroll kits/north")
 def site_enroll(kit: KitFolder, *, as_json: Json = False) -> None:
     """Make this site's key, here, and have it certified with the kit's one-time token (good for 24 h)."""
+    import os
+
     from hansa.admin.here.enrolling import enroll
     from hansa.runtime.config import load_kit
 
     found = load_kit(kit)
-    enroll(found)
+    enroll(found, environment=os.environ)
     serial = f"{found.chain()[0].serial_number:x}"
     if as_json:
         _print_json({"site": found.name, "serial": serial, "until": found.chain()[0].not_valid_after_utc.isoformat()})

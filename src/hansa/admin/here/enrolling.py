@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 
-from hansa.admin.wire import Wire
+from hansa.admin.wire import Wire, proxy_of
 from hansa.runtime.authz.certificates import der, signing_request
 from hansa.runtime.config import BOOTSTRAP_FILE, BOOTSTRAP_KEY_FILE, Kit, save_certificate, site_key
 from hansa.runtime.protocol.messages import Enrol, Enrolled, encode
@@ -14,10 +15,11 @@ from hansa.runtime.protocol.session import proof
 _PATH = "/v1/enroll"
 
 
-def enroll(kit: Kit) -> None:
+def enroll(kit: Kit, *, environment: Mapping[str, str]) -> None:
     """Make the site's key, have it certified with the kit's one-time token, and store the certificate in the kit.
 
-    Cut off, it may be repeated: the key that was made stays, and the server answers the same key again.
+    Cut off, it may be repeated: the key that was made stays, and the server answers the same key again. Of `environment`, the
+    process's own, comes the proxy (HTTPS_PROXY, NO_PROXY) where site.toml names none.
 
     Raises:
         InputError: the kit holds no token. IdentityError: the server says no, and why (`token_used`, `token_expired`, ...).
@@ -26,7 +28,8 @@ def enroll(kit: Kit) -> None:
     key, chain, token = kit.bootstrap()
     asked = Enrol(csr=signing_request(site_key(kit), kit.name), token=token)
     shown = proof(key, method="POST", url=kit.url + _PATH, now=time.time(), chain=der(*chain))
-    with contextlib.closing(Wire(kit, kit.folder / BOOTSTRAP_FILE, kit.folder / BOOTSTRAP_KEY_FILE)) as wire:
+    certificate, secret = kit.folder / BOOTSTRAP_FILE, kit.folder / BOOTSTRAP_KEY_FILE
+    with contextlib.closing(Wire(kit, certificate, secret, proxy=proxy_of(kit, environment))) as wire:
         headers = {"DPoP": shown, "Content-Type": "application/json"}
         made = wire.ask("POST", _PATH, Enrolled, content=encode(asked), headers=headers)
     save_certificate(kit, made.certificate)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from hansa.admin.channel import Channel
-from hansa.errors import HansaError, IdentityError
+from hansa.admin.wire import proxy_of
+from hansa.errors import ConfigError, HansaError, IdentityError
 from hansa.runtime.config import Kit, SiteConfig, load_kit, load_site
 
 KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
@@ -22,7 +23,6 @@ RENEW_DAYS: Final = 14.0
 SKEW_S: Final = 30.0  # at 60 s the server refuses
 FREE_BYTES: Final = 2 << 30
 OPEN_FILES: Final = 1_024
-_PROXY_CODES: Final = {"proxy"}
 _OF_IDENTITY: Final = {"revoked", "unknown_name", "wrong_project", "token_expired"}  # what the server says of the kit
 
 
@@ -73,18 +73,27 @@ def _certificate(kit: Kit) -> Check:
 
 def _server(kit: Kit) -> Iterator[Check]:
     """The way to the server, whether it is the right one, whether it lets the kit in, and its clock."""
+    try:
+        proxy = proxy_of(kit, os.environ)
+    except ConfigError as error:
+        if kit.kind == "site" and error.path not in ("$.proxy", "HTTPS_PROXY"):
+            return  # site.toml is wrong: that is told of
+        yield _failed("proxy", PROXY, error)
+        return
     asked = time.time()
     try:
-        with contextlib.closing(Channel(kit)) as channel:
+        with contextlib.closing(Channel(kit, proxy=proxy)) as channel:
             server_time = channel.fetch_token().server_time
     except IdentityError as error:
         code = CLOCK if error.code == "clock_skew" else CERTIFICATE if error.code in _OF_IDENTITY else TLS
         yield _failed({CLOCK: "clock", CERTIFICATE: "roster", TLS: "TLS"}[code], code, error)
         return
     except HansaError as error:
-        proxy = error.code in _PROXY_CODES
-        yield _failed("proxy" if proxy else "address", PROXY if proxy else ADDRESS, error)
+        of_proxy = error.code.startswith("proxy")
+        yield _failed("proxy" if of_proxy else "address", PROXY if of_proxy else ADDRESS, error)
         return
+    if proxy is not None:
+        yield Check("proxy", PROXY, True, f"{proxy.url.host} lets the connection through")
     yield Check("address", ADDRESS, True, f"{kit.url} answers, and is this project's server")
     yield Check("roster", CERTIFICATE, True, f"the server knows {kit.name}")
     skew_s = server_time - (asked + time.time()) / 2
@@ -99,7 +108,7 @@ def _port(kit: Kit) -> Check:
         try:
             trial.bind((host, port))
         except OSError as error:
-            hint = "stop what listens there, or change [server] in project.toml and provision again"
+            hint = "stop what listens there, or choose another listen_port in project.toml and provision again"
             return Check("address", ADDRESS, False, f"cannot listen at {host}:{port}: {error.strerror}", hint)
     return Check("address", ADDRESS, True, f"{host}:{port} is free to listen at")
 

@@ -13,8 +13,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # known to its documentation alone
 
 from hansa.core.files import write_atomic
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
@@ -30,6 +28,7 @@ from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, VERSIONS, Beat, Ende
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of
 from hansa.runtime.transport.http import Connection, Credentials
+from hansa.runtime.transport.way import proxy_for
 
 _LOG: Final = logging.getLogger("hansa.site")
 _MENDED: Final = frozenset({"refused"})  # the project does not work with the site at present: that may change
@@ -88,7 +87,7 @@ async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[s
     places = Places(kit)
     places.make()
     credentials = credentials_of(kit)
-    proxy = proxy_for(kit.url, environment)
+    proxy = proxy_for(kit.url, environment, own=config.proxy, login=kit.proxy_login())
     with contextlib.closing(Outbox(places.outbox)) as outbox:
         async with Connection(credentials, proxy=proxy, passing=_MENDED) as connection:
             roster = read_policy(kit.policy, kit.project_key)
@@ -101,19 +100,12 @@ def credentials_of(kit: Kit) -> Credentials:
     """Who the kit says that asks, and whom."""
     return Credentials(
         url=kit.url,
-        ca=kit.ca,
+        ca=kit.trusted,
         certificate=kit.certificate if kit.direct else None,
         key_file=kit.key if kit.direct else None,
         chain=der(*kit.chain()),
         key=kit.private_key(),
     )
-
-
-def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
-    """The proxy that the environment names for the address, if any."""
-    proxy = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
-    exempt = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-    return None if not proxy or proxy_bypass_environment(urlsplit(url).hostname or "", {"no": exempt}) else proxy
 
 
 class Agent:

@@ -75,7 +75,7 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             scheduler = Scheduler(inbox, presence, places, door.policy, environment, most=most)
             door.on_roster = lambda: _new_roster(door, scheduler, inbox)
             people = People(door, inbox, events, scheduler, presence, places, kit.ca_certificate())
-            server = _granian(kit, settings.host, port, make_app(Served(people, kit.project)))
+            server = _granian(kit, settings, port, make_app(Served(people, kit.project)))
             await _until(stop, server, [door.watch(stop), presence.watch(stop), scheduler.serve(stop)], kit, port, ready)
             inbox.hang_up()
             await scheduler.close()
@@ -89,19 +89,19 @@ def _new_roster(door: Door, scheduler: Scheduler, inbox: Inbox) -> None:
     inbox.bells.ring_all()
 
 
-def _granian(kit: Kit, host: str, port: int, app: Any) -> _Embedded:
+def _granian(kit: Kit, settings: ServerSettings, port: int, app: Any) -> _Embedded:
     return _Embedded(
         app,
-        address=host,
+        address=settings.host,
         port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
         log_enabled=False,
         backlog=1024,
-        ssl_cert=kit.certificate,
-        ssl_key=kit.key,
-        ssl_ca=kit.ca,
+        ssl_cert=kit.certificate if settings.tls else None,
+        ssl_key=kit.key if settings.tls else None,
+        ssl_ca=kit.ca if kit.direct else None,
         ssl_client_verify=kit.direct,
     )
 
@@ -171,7 +171,9 @@ def _free_port(host: str, port: int) -> int:
         except OSError as error:
             used = error.errno == errno.EADDRINUSE
             hint = (
-                "another server is running: stop it, or set [server] port in kit.toml" if used else "choose another host and port"
+                "another server is running: stop it, or choose another listen_port in project.toml and provision again"
+                if used
+                else "choose another listen and listen_port in project.toml and provision again"
             )
             what = "the port is in use" if used else f"the server cannot listen here: {error.strerror}"
             raise InputError(what, path="server.port", got=f"{host}:{port}", hint=hint) from error

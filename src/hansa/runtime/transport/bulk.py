@@ -5,7 +5,6 @@ Messages go through httpx. For bodies it is too dear: it takes every TLS record 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import os
@@ -15,12 +14,12 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from hansa.core.files import storage_error
 from hansa.runtime.transport.faults import refusal
+from hansa.runtime.transport.way import way
 
 BLOCK: Final = 1 << 20  # bytes handed on at a time
 _ANSWER: Final = 64 * 1024  # bytes of a refusal that are read
@@ -32,14 +31,10 @@ Take = Callable[[memoryview], None]
 class Line:
     """One connection, in the hands of one thread. `cut` may come from another: what is under way then ends with an OSError."""
 
-    def __init__(self, url: str, context: ssl.SSLContext, proxy: str | None, *, connect_s: float, quiet_s: float) -> None:
-        place, via = urlsplit(url), urlsplit(proxy) if proxy else None
+    def __init__(self, url: str, context: ssl.SSLContext, proxy: httpx.Proxy | None, *, connect_s: float, quiet_s: float) -> None:
         self._open = self._gone = False
-        self._quiet_s, self._proxied = quiet_s, via is not None
-        host, port = (via.hostname or "", via.port or 80) if via else (place.hostname or "", place.port or 443)
-        self._http = http.client.HTTPSConnection(host, port, timeout=connect_s, context=context)
-        if via is not None:
-            self._http.set_tunnel(place.hostname or "", place.port or 443, _credentials(via.username, via.password))
+        self._quiet_s, self._proxied = quiet_s, proxy is not None
+        self._http = way(url, context, proxy, timeout_s=connect_s)
 
     def get(self, path: str, headers: Mapping[str, str], take: Take) -> None:
         """Give `take` the answer's bytes, block by block; the memory is used again.
@@ -109,7 +104,7 @@ class Line:
 
     def _answered(self) -> http.client.HTTPResponse:
         answer = self._http.getresponse()
-        if answer.status >= 400:
+        if answer.status >= 300:
             raise refusal(httpx.Response(answer.status, content=answer.read(_ANSWER), headers=answer.getheaders()))
         return answer
 
@@ -169,10 +164,3 @@ def _blocks(handle: int, begin: int, end: int, path: str) -> Iterator[memoryview
             raise storage_error(OSError("the file has become shorter"), path)
         yield buffer[:size]
         begin += size
-
-
-def _credentials(name: str | None, password: str | None) -> dict[str, str]:
-    if name is None:
-        return {}
-    pair = f"{unquote(name)}:{unquote(password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,8 @@ import msgspec
 from cryptography import x509
 
 from hansa.errors import HansaError, IdentityError, InputError, RefusedError, UnreachableError, VersionError
-from hansa.runtime.protocol.messages import Problem, decode
+from hansa.runtime.protocol.messages import PROBLEM, Problem, decode
+from hansa.runtime.transport.way import way
 
 UNTOLD: Final = "http"  # the code of a refusal that says no more than its status
 _TEXT: Final = 2_000  # characters of what another party says that are passed on
@@ -79,28 +82,86 @@ _TIMEOUT: Final = _Fault(
 _PROXY: Final = _Fault(
     "proxy", "the proxy does not let this through", "check the proxy's address, and that it allows CONNECT", True
 )
+_PROXY_DOWN: Final = _Fault(
+    "proxy_down", "the proxy does not answer", "check the proxy's address: `proxy` in site.toml, or HTTPS_PROXY", True
+)
+_PROXY_LOGIN: Final = _Fault(
+    "proxy_login",
+    "the proxy asks for a login, or refuses the one it got",
+    "put NAME:PASSWORD into the kit's file proxy.login (chmod 600)",
+    True,
+)
+_PROXY_DENIED: Final = _Fault(
+    "proxy_denied", "the proxy's rules forbid this address", "ask who runs the proxy to allow CONNECT to the server's port", True
+)
+_PROXY_LOST: Final = _Fault(
+    "proxy_lost", "the proxy does not reach the server", "does it resolve the server's name, and may it go there?", True
+)
+_OF_PROXY: Final = {  # what a proxy answers to CONNECT
+    403: _PROXY_DENIED,
+    405: _PROXY_DENIED,
+    407: _PROXY_LOGIN,
+    502: _PROXY_LOST,
+    503: _PROXY_LOST,
+    504: _PROXY_LOST,
+}
+_STATUS: Final = re.compile(r"\b[45]\d\d\b")
+_OPENED: Final = "a proxy that opens TLS shows a certificate of its own: ask who runs it to leave this address alone"
+_FRONT_BODY: Final = _Fault(
+    "front_body", "what stands before the server takes no body of this size", "allow 1 MiB: client_max_body_size 1m"
+)
+_FRONT_LOST: Final = _Fault(
+    "front_upstream", "what stands before the server does not reach it", "is the server up, and does proxy_pass lead to it?"
+)
+_FRONT_TIMEOUT: Final = _Fault(
+    "front_timeout", "what stands before the server did not wait for it", "allow 60 s for an answer: proxy_read_timeout"
+)
+_FRONT_DENIED: Final = _Fault(
+    "front_denied", "what stands before the server refuses the request", "let GET, HEAD, POST, PUT to /v1 and /api pass untouched"
+)
+_OF_FRONT: Final = {  # what stands before a server that has not answered itself: nginx, a load balancer, a firewall
+    401: _FRONT_DENIED,
+    403: _FRONT_DENIED,
+    405: _FRONT_DENIED,
+    408: _FRONT_TIMEOUT,
+    413: _FRONT_BODY,
+    502: _FRONT_LOST,
+    503: _FRONT_LOST,
+    504: _FRONT_TIMEOUT,
+}
+_FRONT: Final = _Fault("front", "what answers is not this project's server", "check the address, and where a proxy before it leads")
 _BROKEN: Final = _Fault("lost", "the connection was lost", "it is tried again", True)
 _NO_ROUTE: Final = _Fault("no_route", "there is no way to this address", "check the network", True)
 _UNREACHABLE: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 
 
-def explain(error: BaseException, url: str) -> HansaError:
-    """The typed error of a request to `url` that got no answer."""
+def explain(error: BaseException, url: str, proxy: httpx.Proxy | None = None) -> HansaError:
+    """The typed error of a request to `url`, through `proxy` if there is one, that got no answer."""
     fault = _fault(error)
-    place = "{0.hostname}:{0.port}".format(urlsplit(url))
+    parts = urlsplit(url)
+    place, hint, got = f"{parts.hostname}:{parts.port or 443}", fault.hint, None
+    if proxy is not None:
+        place += f" through {proxy.url.host}:{proxy.url.port or 80}"  # and nothing of its login
+        if fault in (_REFUSED, _DNS, _NO_ROUTE):
+            fault, hint = _PROXY_DOWN, _PROXY_DOWN.hint
+        elif fault is _WRONG_CA:
+            hint = _OPENED
+        elif fault.code.startswith("proxy"):
+            got = next((str(each) for each in _causes(error) if isinstance(each, httpx.ProxyError)), None)
     if fault.lost:
-        return LostError(fault.code, fault.message, path=place, hint=fault.hint)
-    return IdentityError(fault.code, fault.message, path=place, hint=fault.hint)
+        return LostError(fault.code, fault.message, path=place, got=got, hint=hint)
+    return IdentityError(fault.code, fault.message, path=place, hint=hint)
 
 
 def refusal(response: httpx.Response) -> HansaError:
     """The typed error of an answer that says no. The answer's code is passed on as text; its status chooses the class."""
     status = response.status_code
+    if not response.headers.get("Content-Type", "").startswith(PROBLEM):
+        return _front(response)
     try:
         told: Problem = decode(response.content, Problem)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # not ours: a proxy's page
-        code = "no_token" if status == 401 else UNTOLD
-        told = Problem(title=f"status {status}", status=status, code=code, hint="is a proxy in between?")
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # the answer to HEAD has no body
+        told = Problem(title=f"status {status}", status=status, code="no_token" if status == 401 else UNTOLD)
     message = told.title[:_TEXT] + (f"; {told.detail[:_TEXT]}" if told.detail else "")
     hint, code = told.hint[:_TEXT] or None, told.code[:64]
     if status >= 500 or status in {408, 429} or code == "busy":  # 507: the server's disk is full for now
@@ -113,23 +174,26 @@ def refusal(response: httpx.Response) -> HansaError:
     return error
 
 
-def probe(url: str, context: ssl.SSLContext, *, timeout_s: float) -> HansaError | None:
+def _front(response: httpx.Response) -> LostError:
+    """The typed error of an answer that is not our server's: it says no more than its status, and may pass when that is mended."""
+    fault = _OF_FRONT.get(response.status_code, _FRONT)
+    who = response.headers.get("Server", "a proxy or balancer")[:60]
+    return LostError(fault.code, fault.message, got=f"status {response.status_code} of {who}", hint=fault.hint)
+
+
+def probe(url: str, context: ssl.SSLContext, *, timeout_s: float, proxy: httpx.Proxy | None = None) -> HansaError | None:
     """What a bare handshake with the server meets; None if it is sound. Blocks for at most about `timeout_s`.
 
     An HTTP client tells of a refused certificate only that the connection broke; the handshake itself says why.
     """
-    parts = urlsplit(url)
-    address = (parts.hostname or "", parts.port or 443)
     try:
-        with (
-            socket.create_connection(address, timeout=timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=parts.hostname) as connection,
-        ):
+        with contextlib.closing(way(url, context, proxy, timeout_s=timeout_s)) as connection:
+            connection.connect()
             with contextlib.suppress(OSError):  # closed already: what the server said before is still to be read
-                connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: hansa\r\nConnection: close\r\n\r\n")
-            connection.recv(1)  # with TLS 1.3 a refusal comes after the handshake
-    except OSError as error:
-        return explain(error, url)
+                connection.sock.sendall(b"HEAD /health HTTP/1.1\r\nHost: hansa\r\nConnection: close\r\n\r\n")
+            connection.sock.recv(1)  # with TLS 1.3 a refusal comes after the handshake
+    except (OSError, http.client.HTTPException) as error:
+        return explain(error, url, proxy)
     return None
 
 
@@ -163,7 +227,7 @@ def _fault(error: BaseException) -> _Fault:
             case ConnectionRefusedError():
                 return _REFUSED
             case httpx.ProxyError():
-                return _PROXY
+                return _OF_PROXY.get(int(status[0]) if (status := _STATUS.search(str(each))) else 0, _PROXY)
             case OSError() if each.errno in _UNREACHABLE:
                 return _NO_ROUTE
     timed_out = any(isinstance(each, TimeoutError | httpx.TimeoutException) for each in _causes(error))

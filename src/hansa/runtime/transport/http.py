@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import logging
 import secrets
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.errors import HansaError, IdentityError, InputError
+from hansa.errors import HansaError, IdentityError
 from hansa.runtime.protocol.messages import JSON_LIMIT, Message, Token, decode, encode
 from hansa.runtime.protocol.session import proof
 from hansa.runtime.transport.bulk import Line, Lines
 from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
+from hansa.runtime.transport.way import tls
 
 CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
 QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for again
@@ -39,12 +39,12 @@ T = TypeVar("T")
 class Credentials:
     """Where the server is, who it must be, and who asks.
 
-    `ca` is the project's CA. `certificate` and `key_file` are shown in the handshake (None: a proxy ends TLS); `chain` (DER, leaf
-    first) is what a token is asked for with.
+    `ca` is that of the server's address (None: any that this machine knows). `certificate` and `key_file` are shown in the
+    handshake (None: a proxy ends TLS); `chain` (DER, leaf first) is what a token is asked for with.
     """
 
     url: str
-    ca: Path
+    ca: Path | None
     certificate: Path | None
     key_file: Path | None = field(repr=False)
     chain: Sequence[bytes] = field(repr=False)
@@ -52,21 +52,26 @@ class Credentials:
 
 
 class Connection:
-    """Requests to the server, in one asyncio loop. `proxy` is an address of an HTTP proxy that allows CONNECT.
+    """Requests to the server, in one asyncio loop. `proxy` is an HTTP proxy that allows CONNECT.
 
     retry: whether a lost connection is tried again, with growing pauses, until the caller cancels; without it, it is an error.
     passing: codes of refusals that may pass, and are treated so, too.
     on_back: called when the server answers again after it was lost, or has been started anew.
 
     Raises:
-        IdentityError: the kit's certificate or CA cannot be used.
+        InputError: the kit's certificate or CA cannot be used.
     """
 
     def __init__(
-        self, credentials: Credentials, *, proxy: str | None = None, retry: bool = True, passing: frozenset[str] = frozenset()
+        self,
+        credentials: Credentials,
+        *,
+        proxy: httpx.Proxy | None = None,
+        retry: bool = True,
+        passing: frozenset[str] = frozenset(),
     ) -> None:
         self._who, self._retry, self._proxy, self._passing = credentials, retry, proxy, passing
-        self._context = _context(credentials)
+        self._context = tls(credentials.ca, credentials.certificate, credentials.key_file)
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         timeout = httpx.Timeout(QUIET_S, connect=CONNECT_S)
         self._http = httpx.AsyncClient(verify=self._context, trust_env=False, proxy=proxy, limits=limits, timeout=timeout)
@@ -117,7 +122,7 @@ class Connection:
             all_headers = {**own, **(headers or {})}
             url = self._who.url + path
             answer = await self._http.request(method, url, content=content, headers=all_headers, params=params, timeout=timeout)
-            if answer.status_code >= 400:
+            if answer.status_code >= 300:
                 raise refusal(answer)
             return answer
 
@@ -147,16 +152,16 @@ class Connection:
 
     async def persist(self, attempt: Callable[[], Awaitable[T]], *, what: str) -> T:
         """What the attempt gives, made again while the way is gone or the server cannot serve."""
-        pause_s, lost = _FIRST_S, False
+        pause_s, lost = _FIRST_S, ""
         while True:
             try:
                 answer = await attempt()
             except HansaError as error:
                 if not self._retry or not (isinstance(error, LostError) or error.code in self._passing):
                     raise
-                if not lost:
+                if lost != error.code:
                     _LOG.warning("server.lost code=%s what=%r why=%r", error.code, what, str(error))
-                lost = True
+                lost = error.code
             else:
                 if lost:
                     _LOG.info("server.back what=%r", what)
@@ -201,9 +206,9 @@ class Connection:
         try:
             return await sending
         except (httpx.HTTPError, http.client.HTTPException, OSError) as error:
-            told = explain(error, self._who.url)
-            if told.code == "lost" and not self._answered and self._proxy is None:
-                seen = await asyncio.to_thread(probe, self._who.url, self._context, timeout_s=CONNECT_S / 2)
+            told = explain(error, self._who.url, self._proxy)
+            if told.code == "lost" and not self._answered:
+                seen = await asyncio.to_thread(probe, self._who.url, self._context, timeout_s=CONNECT_S / 2, proxy=self._proxy)
                 told = seen or told
             if isinstance(told, IdentityError):
                 told = own_fault(self._who.chain, time.time()) or told
@@ -234,19 +239,6 @@ class Connection:
 
 # What a server says of a token that it has forgotten or that has ended. Anything else is said for good.
 _STALE: Final = frozenset({"no_token", "token_expired", "bad_signature"})
-
-
-def _context(who: Credentials) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(who.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if who.certificate is not None:
-            context.load_cert_chain(who.certificate, who.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            f"the kit's certificates cannot be used: {error}", path=str(who.ca.parent), hint="unpack the kit anew"
-        ) from error
-    return context
 
 
 def _read(answer: httpx.Response, kind: type[M]) -> M:

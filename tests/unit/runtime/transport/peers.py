@@ -16,7 +16,7 @@ from hansa.provision.changes import provision
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.config import Kit, load_kit
-from hansa.runtime.protocol.messages import Problem, Token, encode
+from hansa.runtime.protocol.messages import PROBLEM, Problem, Token, encode
 from hansa.runtime.transport.http import Credentials
 
 
@@ -84,7 +84,7 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
             for i, (path, problem) in enumerate(how.refuse):
                 if self.path.startswith(path):
                     del how.refuse[i]
-                    self._answer(problem.status, encode(problem))
+                    self._answer(problem.status, encode(problem), Content_Type=PROBLEM)
                     return True
             return False
 
@@ -112,7 +112,7 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
             part = how.parts.setdefault(digest, bytearray(how.blobs.get(digest, b"")))
             how.taken_bytes += len(chunk)
             if offset != len(part):
-                self._answer(409, encode(Problem(title="elsewhere", status=409, code="offset")))
+                self._answer(409, encode(Problem(title="elsewhere", status=409, code="offset")), Content_Type=PROBLEM)
                 return
             part += chunk
             if how.hang_up and how.hang_up.pop():

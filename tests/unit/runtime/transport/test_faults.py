@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.unit.runtime.transport.peers import Behaviour, credentials, make_kits, peer, site_kit
 
@@ -15,6 +16,7 @@ from hansa.errors import HansaError, IdentityError, UnreachableError
 from hansa.provision.changes import rotate
 from hansa.runtime.config import Kit, load_kit
 from hansa.runtime.protocol.messages import Hello, Welcome
+from hansa.runtime.transport.faults import LostError, refusal
 from hansa.runtime.transport.http import Connection, Credentials
 
 DAY = 86_400.0
@@ -30,7 +32,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_kits(tmp_path_factory.mktemp("other"))
 
 
-def fault(who: Credentials, *, proxy: str | None = None) -> HansaError:
+def fault(who: Credentials, *, proxy: httpx.Proxy | None = None) -> HansaError:
     """What a site with these credentials meets."""
 
     async def main() -> None:
@@ -157,15 +159,47 @@ def test_a_port_that_never_answers(kits: Path) -> None:
     assert error.code == "timeout"
 
 
-def test_a_proxy_that_says_no(kits: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("407 Proxy Authentication Required", "proxy_login"),
+        ("403 Forbidden", "proxy_denied"),
+        ("503 Service Unavailable", "proxy_lost"),
+        ("418 I'm a teapot", "proxy"),
+    ],
+)
+def test_a_proxy_that_says_no(kits: Path, answer: str, code: str) -> None:
     def deny(connection: socket.socket) -> None:
         connection.recv(65_536)
-        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        connection.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
 
     with answering(deny) as port:
-        error = fault(credentials(site_kit(kits), "https://localhost:8443"), proxy=f"http://127.0.0.1:{port}")
-    assert isinstance(error, UnreachableError)
-    assert error.code == "proxy"
+        proxy = httpx.Proxy(f"http://127.0.0.1:{port}", auth=("north", "secret"))
+        error = fault(credentials(site_kit(kits), "https://localhost:8443"), proxy=proxy)
+    assert (type(error), error.code, error.got) == (LostError, code, answer)
+    assert error.path == f"localhost:8443 through 127.0.0.1:{port}"
+    assert "secret" not in str(error)
+
+
+def test_a_proxy_that_is_not_there(kits: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = fault(credentials(site_kit(kits), "https://localhost:8443"), proxy=httpx.Proxy(f"http://127.0.0.1:{port}"))
+    assert (type(error), error.code) == (LostError, "proxy_down")
+    error = fault(credentials(site_kit(kits), "https://localhost:8443"), proxy=httpx.Proxy("http://nowhere.invalid:3128"))
+    assert (type(error), error.code) == (LostError, "proxy_down")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(413, "front_body"), (502, "front_upstream"), (504, "front_timeout"), (403, "front_denied"), (404, "front"), (302, "front")],
+)
+def test_an_answer_that_is_not_the_servers_is_told_by_its_status_and_may_pass(status: int, code: str) -> None:
+    page = httpx.Response(status, html="<html>no</html>", headers={"Server": "nginx/1.22.1"})
+    error = refusal(page)
+    assert (type(error), error.code, error.exit_code) == (LostError, code, 4)
+    assert f"got status {status} of nginx/1.22.1" in str(error)
+    assert error.hint
 
 
 def test_a_kit_whose_ca_is_no_certificate_is_named(kits: Path, tmp_path: Path) -> None:

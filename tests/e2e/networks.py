@@ -1,0 +1,172 @@
+"""Other people's networks for tests: nginx with the configuration of the deployment guide, and a CONNECT proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).parents[2] / "docs" / "deployment.md"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx here: apt-get install nginx-light")
+PIECE = 64 * 1024
+
+
+def guide_conf(number: int) -> str:
+    """An nginx configuration of the deployment guide, as it stands there."""
+    blocks: list[str] = re.findall(r"```nginx\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    return blocks[number]
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, conf: str, *, port: int) -> Iterator[Path]:
+    """nginx with its default limits and this configuration, listening on `port`; yields its log: status, body bytes, method."""
+    folder.mkdir(parents=True)
+    temporary = "\n".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    log = folder / "access.log"
+    (folder / "nginx.conf").write_text(
+        f"{'user root;' if os.getuid() == 0 else ''}\ndaemon off;\nworker_processes 1;\npid {folder}/pid;\nevents {{}}\n"
+        f"error_log {folder}/error.log;\nhttp {{\n{temporary}\n"
+        f"log_format short '$status $content_length $request_method';\naccess_log {log} short;\n{conf}\n}}\n"
+    )
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: process.poll() is not None or _listens(port), "nginx listens")
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[1])
+        yield log
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def until(seen: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    """Wait for something that only the outside can see."""
+    deadline = time.monotonic() + timeout_s
+    while not seen():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class ConnectProxy:
+    """An HTTP proxy that knows CONNECT alone. It resolves names itself, as proxies do: `names` leads from host:port to a port here.
+
+    login: NAME:PASSWORD that it asks for. denied: it forbids everything. rate: bytes a second of a tunnel, downwards; 0: no limit.
+    """
+
+    names: dict[str, int]
+    login: str = ""
+    denied: bool = False
+    rate: int = 0
+    asked: list[str] = field(default_factory=list)
+    down_bytes: int = 0
+    port: int = 0
+    _tunnels: set[asyncio.StreamWriter] = field(default_factory=set)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[ConnectProxy]:
+        """The proxy, in a thread."""
+        started, stop = threading.Event(), asyncio.Event()
+
+        async def main() -> None:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            started.set()
+            await stop.wait()
+            server.close()
+            self._cut()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.gather(*others, return_exceptions=True)
+
+        thread = threading.Thread(target=self._loop.run_until_complete, args=(main(),))
+        thread.start()
+        assert started.wait(10)
+        try:
+            yield self
+        finally:
+            self._loop.call_soon_threadsafe(stop.set)
+            thread.join(20)
+            self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break every tunnel."""
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for writer in self._tunnels:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            method, target, _ = head.split("\r\n")[0].split(" ")
+            status = self._judge(method, target, head)
+            self.asked.append(f"{method} {target} {status}")
+            if status == 200:
+                await self._tunnel(target, reader, writer)
+            else:
+                writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # a side has gone
+        finally:
+            writer.close()
+
+    def _judge(self, method: str, target: str, head: str) -> int:
+        wanted = "Basic " + base64.b64encode(self.login.encode()).decode()
+        if self.login and f"proxy-authorization: {wanted}".lower() not in head.lower():
+            return 407
+        if self.denied or method != "CONNECT":
+            return 403
+        return 200 if target in self.names else 502
+
+    async def _tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            beyond, out = await asyncio.open_connection("127.0.0.1", self.names[target], limit=PIECE)
+        except OSError:
+            self.asked[-1] = f"CONNECT {target} 503"
+            writer.write(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+            return
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self._tunnels |= {writer, out}
+        try:
+            await asyncio.gather(self._relay(reader, out, 0), self._relay(beyond, writer, self.rate))
+        finally:
+            out.close()
+            self._tunnels -= {writer, out}
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: int) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(PIECE):
+                writer.write(piece)
+                await writer.drain()
+                if rate:
+                    self.down_bytes += len(piece)
+                    await asyncio.sleep(len(piece) / rate)
+        writer.close()

@@ -1,0 +1,155 @@
+"""A federation through other people's networks: nginx with its default limits that ends TLS, and proxies that allow CONNECT."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.e2e import jobs
+from tests.e2e.agents import Agent, agents, furnish
+from tests.e2e.networks import NGINX, ConnectProxy, guide_conf, needs_nginx, nginx
+from tests.e2e.world import CHUNK, free_port, make_project, serving
+
+from hansa.admin.client import connect
+from hansa.admin.here.enrolling import enroll
+from hansa.core import codec
+from hansa.errors import UnreachableError
+from hansa.provision.project import ServerSection
+from hansa.runtime.authz.certificates import Authority, Identity, certify, key_pem, make_root, new_key, pem
+from hansa.runtime.config import load_kit, write_secret
+from hansa.simulation.engine import simulate
+
+NAMES = ["cleveland", "hungarian", "switzerland", "long-beach"]  # slots as in the data
+HOST = "fl.example.test"  # no resolver here knows it: a proxy does
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    """The SHA-256 of the model that the simulation trains."""
+    return codec.digest(simulate(jobs.wide, {"heart": jobs.data}, seed=7).model)
+
+
+@contextmanager
+def behind_nginx(folder: Path, *, plain: bool) -> Iterator[Path]:
+    """A project whose sites call nginx, configured as the deployment guide says: over TLS with the project's certificate, or plain
+    on one machine with a certificate of a hospital's CA. Yields nginx's log."""
+    port, own = free_port(), free_port()
+    server = ServerSection(host="127.0.0.1", port=port, listen="127.0.0.1", listen_port=own, direct=False, addresses=("localhost",))
+    kit, shown = folder / "kits" / "server", folder.parent / "hospital"
+    if plain:
+        server = msgspec.structs.replace(server, listen_tls=False, trust=hospital_certificate(shown))
+    make_project(folder, NAMES, server=server, central_keys=False)
+    places = {
+        "8443 ssl": f"127.0.0.1:{port} ssl",
+        "127.0.0.1:8444": f"127.0.0.1:{own}",
+        "/srv/hansa/server": str(kit),
+        "/etc/nginx/hansa": str(shown),
+        "proxy_ssl_name fl.example.org": "proxy_ssl_name localhost",
+    }
+    conf = guide_conf(1 if plain else 0)
+    for theirs, ours in places.items():
+        conf = conf.replace(theirs, ours)
+    with nginx(folder.parent / "nginx", conf, port=port) as log:
+        yield log
+
+
+def hospital_certificate(folder: Path) -> str:
+    """A certificate for this machine of a CA that is not the project's, in the folder; the CA as PEM."""
+    folder.mkdir()
+    root, key = make_root("hospital", now=time.time()), new_key()
+    whom = Identity(name="front", kind="server", org="hospital", project="hospital")
+    shown = certify(key.public_key(), whom, Authority(root.certificate, root.key), now=time.time(), days=30, hosts=["127.0.0.1"])
+    (folder / "certificate.pem").write_bytes(pem(shown))
+    (folder / "key.pem").write_bytes(key_pem(key))
+    return pem(root.certificate).decode()
+
+
+@needs_nginx
+@pytest.mark.parametrize("plain", [False, True], ids=["tls", "plain"])
+def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simulation(
+    tmp_path: Path, expected: str, plain: bool
+) -> None:
+    folder = tmp_path / "office"
+    with behind_nginx(folder, plain=plain) as log, serving(folder) as server:
+        for name in NAMES:
+            enroll(load_kit(folder / "kits" / name), environment={})
+        job, large = large_bundle(tmp_path / "job", 3 * CHUNK)
+        with agents(folder / "kits", NAMES), connect(folder / "kits" / "lea") as lea:
+            run = lea.submit(job, seed=7, sites=NAMES, include=[large])
+            assert run.wait().state == "completed"
+            home = run.download(tmp_path / "home")
+            assert hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest() == expected
+            bodies = [int(line.split()[1]) for line in log.read_text().splitlines() if " PUT" in line]
+            assert sum(bodies) > 3 * CHUNK + len(NAMES) * 2 * CHUNK
+            assert max(bodies) == CHUNK
+            assert {line.split()[0] for line in log.read_text().splitlines()} <= {"200", "201", "204", "206", "499"}
+            server.stop()
+            with pytest.raises(UnreachableError) as gone:
+                lea.sites()
+            assert (gone.value.code, gone.value.got) == ("front_upstream", "status 502 of nginx/" + nginx_version())
+            server.start()
+            assert {site.site for site in lea.sites()} == set(NAMES)
+
+
+def far_away(folder: Path, sites: list[str]) -> int:
+    """A project whose server has a name that nobody here resolves; the port at which it listens."""
+    own = free_port()
+    make_project(folder, sites, server=ServerSection(host=HOST, listen="127.0.0.1", listen_port=own), central_keys=False)
+    return own
+
+
+def test_a_run_through_proxies_that_allow_connect_gives_the_bits_of_the_simulation(
+    tmp_path: Path, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "office"
+    names = {f"{HOST}:8443": far_away(folder, NAMES)}
+    with (
+        serving(folder),
+        ConnectProxy(names).serving() as open_,
+        ConnectProxy(names, login="heart:s3cret").serving() as asking,
+        ExitStack() as stack,
+    ):
+        kits = [furnish(folder / "kits" / name) for name in NAMES]
+        environment = {"HTTPS_PROXY": open_.url, "NO_PROXY": "localhost,.example.org"}
+        for kit in kits[2:]:  # these sites say it themselves, with a login
+            (kit / "site.toml").write_text(f'proxy = "{asking.url}"\n' + (kit / "site.toml").read_text())
+            write_secret(kit / "proxy.login", b"heart:s3cret\n")
+        for kit in kits:
+            enroll(load_kit(kit), environment=environment)
+        agents = [Agent(kit, environment).start(ready=False) for kit in kits]
+        for agent in agents:
+            stack.callback(agent.stop)
+        monkeypatch.setenv("HTTPS_PROXY", asking.url.replace("//", "//heart:s3cret@"))
+        with connect(folder / "kits" / "lea") as lea:
+            run = lea.submit(f"{jobs.__file__}:wide", seed=7, sites=NAMES)
+            next(event for event in run.events() if event.kind == "task.closed")
+            open_.cut()
+            asking.cut()
+            assert run.wait().state == "completed"
+            home = run.download(tmp_path / "home")
+        assert hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest() == expected
+        logs = "".join(agent.log.read_text() for agent in agents)
+    assert {*open_.asked} == {*asking.asked} - {f"CONNECT {HOST}:8443 407"} == {f"CONNECT {HOST}:8443 200"}
+    assert "server.lost" in logs  # every tunnel was cut once, and nobody minded
+    assert "s3cret" not in logs
+
+
+def large_bundle(folder: Path, size: int) -> tuple[str, Path]:
+    """The job `wide`, and a file of so many bytes to go with it."""
+    folder.mkdir()
+    shutil.copy(Path(jobs.__file__), folder / "jobs.py")
+    (folder / "large.bin").write_bytes(os.urandom(size))
+    return f"{folder}/jobs.py:wide", folder / "large.bin"
+
+
+def nginx_version() -> str:
+    said = subprocess.run([str(NGINX), "-v"], capture_output=True, text=True, check=True).stderr
+    return said.strip().rpartition("/")[2]

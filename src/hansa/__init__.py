@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
     from hansa.core.workflow import Outcome, Rounds
     from hansa.errors import HansaError
+    from hansa.learning.sequence import Sequence
     from hansa.record.folder import load_model
     from hansa.simulation.engine import Result, Settings, simulate
     from hansa.simulation.evaluate import compare, evaluate
@@ -58,6 +59,7 @@ __all__ = [
     "Policy",
     "Result",
     "Rounds",
+    "Sequence",
     "SequenceType",
     "Server",
     "Settings",
@@ -107,6 +109,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "Result": "hansa.simulation.engine",
     "Rounds": "hansa.core.workflow",
     "SERVER": "hansa.core.types",
+    "Sequence": "hansa.learning.sequence",
     "SequenceType": "hansa.core.types",
     "Server": "hansa.core.types",
     "Settings": "hansa.simulation.engine",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hansa.core.protocols import SiteMemory
 
 Header: TypeAlias = str | int | float | bool
+LOCAL_MODEL = "local_model"  # the task that asks a site for its own model: whether it leaves is its policy's to say
 
 
 @dataclass(frozen=True, slots=True)

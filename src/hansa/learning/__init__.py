@@ -1,5 +1,6 @@
 """Learning algorithms, one file per paper."""
 
+from hansa.learning.cross_site import cross_site, evaluate
 from hansa.learning.cyclic import cyclic
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedopt import fedopt
@@ -9,4 +10,4 @@ from hansa.learning.fedsgd import fedsgd
 from hansa.learning.local_only import local_only
 from hansa.learning.scaffold import scaffold
 
-__all__ = ["cyclic", "fedavg", "fedopt", "fedper", "fedprox", "fedsgd", "local_only", "scaffold"]
+__all__ = ["cross_site", "cyclic", "evaluate", "fedavg", "fedopt", "fedper", "fedprox", "fedsgd", "local_only", "scaffold"]

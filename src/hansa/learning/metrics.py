@@ -16,6 +16,7 @@ from hansa.core.trees import Tree
 from hansa.core.types import TREE, Clients, ObjectType, Server, to_type
 from hansa.errors import ConfigError
 from hansa.learning.personal import Personal
+from hansa.learning.standardise import fitting
 
 
 class Scores(NamedTuple):
@@ -25,25 +26,26 @@ class Scores(NamedTuple):
     metrics: dict[str, float]
 
 
-def evaluation(layers: Personal, part: Part, metrics: Sequence[Metric]) -> Computation:
-    """The computation that sums each metric's statistics over the sites' rows of one part."""
+def evaluation(layers: Personal, part: Part, metrics: Sequence[Metric], *, name: str = "") -> Computation:
+    """The computation that sums each metric's statistics over the sites' rows of one part; `name` is its task's."""
 
     def evaluate(model: Tree, data: Dataset, *, ctx: FLContext) -> Scores:
         rows = data.part(part)
-        result = layers.learner.evaluate(layers.whole(model, data, ctx), rows)
+        whole = layers.whole(model, data, ctx)
+        result = fitting(layers.learner, whole).evaluate(whole, rows)
         sums = {metric.name: metric.measure(rows.y, result) for metric in metrics}
         values = {metric.name: metric.value(sums[metric.name]) for metric in metrics} if len(rows) else {}
         return Scores(sums, values)
 
     takes = (("model", TREE), ("data", ObjectType("Dataset")))
-    local = LocalFunction(evaluate, f"evaluate_{part}", takes, to_type(Scores), frozenset({"ctx"}), loops=True)
+    local = LocalFunction(evaluate, name or f"evaluate_{part}", takes, to_type(Scores), frozenset({"ctx"}), loops=True)
 
     def sum_scores(model: Server[Tree], data: Clients[Dataset]) -> Server[Tree]:
         shared = federated_map(layers.shared, model)
         scores = federated_map(local, (federated_broadcast(shared), data))
         return cast(Tree, federated_aggregate(scores.sums, Sum()))  # behind the gate: one site's nan is not everybody's
 
-    sum_scores.__name__ = f"evaluation_on_{part}"
+    sum_scores.__name__ = f"evaluation_on_{part}" if not name else name.replace("evaluate", "evaluation")
     return federated_computation(sum_scores)
 
 

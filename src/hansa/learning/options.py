@@ -24,10 +24,11 @@ class Options(TypedDict, total=False):
 
     client_lr: step size at the clients, a number or schedule of the finished rounds. epochs or steps, batch: replace the learner's.
     clip: L2 norm of a step's gradient. weighting: of updates, by training examples or uniform. weight_cap: the largest weight a
-    site may claim. personal: path patterns of layers that stay at the site. standardise: impute and scale features by a federated
-    statistics round. quorum, deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the
-    learner's). evaluate_every, evaluate_sites, monitor, patience: see core.workflow.Watch. aggregator: instead of the algorithm's
-    own. test: data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
+    site may claim. personal: path patterns of layers that stay at the site. keep_local: each site keeps its model as it is after
+    its training, for `cross_site(local=True)`. standardise: impute and scale features by a federated statistics round. quorum,
+    deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the learner's).
+    evaluate_every, evaluate_sites, monitor, patience: see core.workflow.Watch. aggregator: instead of the algorithm's own. test:
+    data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
     """
 
     client_lr: float | Schedule | Mapping[str, Any] | None
@@ -38,6 +39,7 @@ class Options(TypedDict, total=False):
     weighting: Literal["examples", "uniform"]
     weight_cap: float
     personal: Sequence[str]
+    keep_local: bool
     standardise: bool
     quorum: int | float
     deadline_s: float | None
@@ -121,10 +123,9 @@ def _check_models(options: Options) -> None:
         raise ConfigError(
             "not a data set", path="test", expected="a Dataset, or a function that gives one", got=type(test).__name__
         )
-    if not isinstance(given.get("standardise", False), bool):
-        raise ConfigError(
-            "standardise is a yes or no", path="standardise", expected="True or False", got=repr(given["standardise"])
-        )
+    for name in ("standardise", "keep_local"):
+        if not isinstance(given.get(name, False), bool):
+            raise ConfigError(f"{name} is a yes or no", path=name, expected="True or False", got=repr(given[name]))
     metrics = given.get("metrics")
     if not (metrics is None or isinstance(metrics, list | tuple)):
         raise ConfigError("metrics is a list", path="metrics", expected='such as ["accuracy"]', got=repr(metrics))

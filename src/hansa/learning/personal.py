@@ -19,6 +19,8 @@ from hansa.core.trees import Spec, Tree
 from hansa.errors import ConfigError, RunError
 from hansa.learning.standardise import MEAN, SCALE, Standardised, moments_of, with_statistics
 
+LOCAL = "local"  # the name of a site's own model in its memory
+
 
 @dataclass(frozen=True)
 class Personal:
@@ -37,6 +39,7 @@ class Personal:
     learner: Learner
     patterns: Sequence[str] = ()
     init: Tree | None = None
+    keep_local: bool = False  # whether a site keeps its whole model as it is after each training
 
     def __post_init__(self) -> None:
         if isinstance(self.learner, Standardised) and self._matches(MEAN) != self._matches(SCALE):
@@ -96,7 +99,9 @@ class Personal:
         return trees.merge(shared, own)
 
     def keep(self, model: Tree, update: Update, ctx: FLContext) -> Tree:
-        """The shared part of an update to `model`; the personal leaves after it go into the site's memory."""
+        """The shared part of an update to `model`; the personal leaves after it, or all, go into the site's memory."""
+        if self.keep_local:
+            memory_of(ctx).put(LOCAL, trees.add(model, update.delta))
         if not self.patterns:
             return update.delta
         before, _ = trees.split(model, self.patterns)

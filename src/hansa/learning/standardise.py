@@ -177,6 +177,11 @@ class Standardised:
         return self.inner.predict(weights, prepare(x, *statistics))
 
 
+def fitting(learner: Learner, model: Tree) -> Learner:
+    """The learner as the model wants its features: standardised by the statistics that it carries, else as they are."""
+    return learner if isinstance(learner, Standardised) or MEAN not in model else Standardised(learner)
+
+
 def standardised_start(start: Callable[[int], Tree], state: Callable[[Tree], Any], kind: type) -> Computation:
     """The computation that joins the sites' moments and makes the first state, a `kind`; `start`: a model from the job's seed."""
 

@@ -110,7 +110,8 @@ class Setup:
     @cached_property
     def personal(self) -> Personal:
         """The layers that stay at the site."""
-        return Personal(self.learner, tuple(self.options.get("personal", ())), self.options.get("init"))
+        o = self.options
+        return Personal(self.learner, tuple(o.get("personal", ())), o.get("init"), o.get("keep_local", False))
 
     @property
     def about(self) -> str:
@@ -120,6 +121,8 @@ class Setup:
             asked.append(f"client_lr={self.schedule!r}")
         if self.personal.patterns:
             asked.append(f"personal={list(self.personal.patterns)}")
+        if self.personal.keep_local:
+            asked.append("keep_local=True")
         if self.options.get("weighting", self.weighting) != self.weighting:
             asked.append(f"weighting={self.options['weighting']}")
         if self.weight_cap != float("inf"):

@@ -57,6 +57,7 @@ kinds = ["arrays", "metrics"]   # what may leave; "logs" too, if authors may rea
 approval = "auto"               # by_hand: a person here says yes to every job
 traceback = false               # whether authors see where their code failed here
 models = true                   # whether this site wants the models of runs that it took part in
+local_models = false            # whether this site's own model may be asked for, and so reach the other sites of a run
 """
 
 

@@ -52,9 +52,11 @@ def list_(*, root: Root = Path("runs"), as_json: Json = False) -> None:
 @app.command("show", epilog="Example: hansa runs show runs/20250304T100000Z-digits-3f2a")
 def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     """One run: how it was made, its last and best metrics per site, who was refused or lost."""
+    from hansa.record import results
     from hansa.record.series import curves
 
     folder = _open(run, root)
+    found = results.load(folder.path)
     info, records = folder.info, folder.rounds()
     drawn = curves(records)
     refused = [{"round": record["round"], **entry} for record in records for entry in record.get("refused", ())]
@@ -63,6 +65,7 @@ def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
         import msgspec
 
         content = {"path": str(folder.path), "state": folder.state, "info": msgspec.to_builtins(info), "rounds_done": len(records)}
+        content |= {name: each for name, each in zip(("matrix", "result"), found, strict=True) if each is not None}
         _print_json(content | {"metrics": _extremes(drawn), "refused": refused, "lost": lost})
         return
     facts = {"run": str(folder.path), "job": info.job, "state": folder.state, "rounds": f"{len(records)} of {info.rounds}"}
@@ -74,6 +77,9 @@ def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     if drawn:
         typer.echo("")
         _table(["site", *(head for curve in drawn for head in (curve.name, "best"))], _site_rows(drawn))
+    for title, head, rows in results.tables(*found):
+        typer.echo(f"\n{title}")
+        _table(head, rows)
     for entry in refused:
         typer.echo(f"round {entry['round']}: {entry.get('site')} refused, {entry.get('code')} {entry.get('path') or ''}".rstrip())
     for entry in lost:
@@ -83,6 +89,7 @@ def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
 @app.command("compare", epilog="Example: hansa runs compare runs/a runs/b")
 def compare(runs: Runs, *, root: Root = Path("runs"), as_json: Json = False) -> None:
     """Several runs side by side: final and best global metrics, and the settings that differ."""
+    from hansa.record import results
     from hansa.record.series import curves, number
 
     folders = [_open(run, root) for run in runs]
@@ -92,15 +99,21 @@ def compare(runs: Runs, *, root: Root = Path("runs"), as_json: Json = False) -> 
     keys = sorted({key for one in values for key in one})
     differ = {key: [one.get(key) for one in values] for key in keys if len({repr(one.get(key)) for one in values}) > 1}
     metrics = [{name: row["global"] for name, row in _extremes(each).items() if "global" in row} for each in drawn]
+    found = [results.numbers(*results.load(folder.path)) for folder in folders]
     if as_json:
-        _print_json({"runs": names, "metrics": metrics, "settings": differ})
+        told = {"results": found} if any(found) else {}
+        _print_json({"runs": names, "metrics": metrics, **told, "settings": differ})
         return
     shown = list(dict.fromkeys(name for each in metrics for name in each))
     rows = []
     for name, each in zip(names, metrics, strict=True):
         cells = [(each[m]["last"], each[m]["best"], each[m]["best_round"]) if m in each else None for m in shown]
         rows.append([name, *(text for cell in cells for text in _pair(cell))])
-    _table(["run", *(head for name in shown for head in (name, "best"))], rows)
+    if shown:
+        _table(["run", *(head for name in shown for head in (name, "best"))], rows)
+    if keys := list(dict.fromkeys(key for each in found for key in each)):
+        typer.echo("\nresults")
+        _table(["", *names], [[key, *(number(each.get(key, float("nan"))) for each in found)] for key in keys])
     if differ:
         typer.echo("\nsettings that differ")
         _table(["setting", *names], [[key, *("–" if v is None else number(v) for v in row)] for key, row in differ.items()])  # noqa: RUF001
@@ -116,15 +129,19 @@ def plot(
     root: Root = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Curves as a PNG: one run with its sites, or several runs' global models in one figure."""
+    """Curves as a PNG: one run with its sites, or several runs' global models in one figure; a cross-site run's heat map."""
     from hansa.core.files import write_atomic
     from hansa.errors import InputError
+    from hansa.record import matrix, results
     from hansa.record.plot import render
+    from hansa.record.series import curves
 
     if out.suffix.lower() != ".png":
         raise InputError("curves are drawn as PNG", path=str(out), hint=f"give --out {out.with_suffix('.png')}")
     folders = [_open(run, root) for run in runs]
-    image = render([(name, folder.rounds()) for name, folder in zip(_labels(folders), folders, strict=True)])
+    records = [folder.rounds() for folder in folders]
+    crossed = results.load(folders[0].path)[0] if len(folders) == 1 and not curves(records[0]) else None
+    image = render(list(zip(_labels(folders), records, strict=True))) if crossed is None else matrix.heat_map(crossed)
     write_atomic(out, [image])
     if as_json:
         _print_json({"out": str(out), "bytes": len(image)})
@@ -167,10 +184,12 @@ def _open(run: str, root: Path) -> RunFolder:
 
 def _list_one(folder: RunFolder, found: list[Any], broken: list[str]) -> None:
     from hansa.errors import HansaError
+    from hansa.record import results
+    from hansa.record.series import last_global
 
     try:
         records = folder.rounds()
-        metrics: dict[str, float] = next((r["global"] for r in reversed(records) if r.get("global")), {})
+        metrics = last_global(records) or results.numbers(*results.load(folder.path))
         found.append((folder, folder.info, folder.state, len(records), metrics))
     except HansaError as error:  # one run of a newer version must not hide the others
         broken.append(str(error))
@@ -235,13 +254,9 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns, plain text: the same on a terminal, in a pipe and in a log."""
-    full = [head, *rows]
-    count = len(head)
-    widths = [max(len(row[k]) if k < len(row) else 0 for row in full) for k in range(count)]
-    for row in full:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        typer.echo("  ".join(cells).rstrip())
+    from hansa.record.results import aligned
+
+    typer.echo(aligned(head, rows))
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -219,7 +219,8 @@ class RunFolder:
         A paused run goes on, and who pressed Ctrl-C waits: it gets no curves.png, which takes seconds.
         run.json comes first: whatever happens to the pictures, the run's end is on record.
         """
-        from hansa.record import plot, report
+        from hansa.record import plot, report, results
+        from hansa.record.series import curves
 
         content = msgspec.structs.replace(
             self.info,
@@ -229,9 +230,9 @@ class RunFolder:
             finished=(now or datetime.now(UTC)).isoformat(timespec="milliseconds"),
         )
         self.write_info(content)
-        records = self.rounds()
-        write_atomic(self.path / "report.html", [report.render(content, records).encode()])
-        if state == "paused":
+        records, found = self.rounds(), results.load(self.path)
+        write_atomic(self.path / "report.html", [report.render(content, records, *found).encode()])
+        if state == "paused" or (any(found) and not curves(records)):
             return []
         try:
             write_atomic(self.path / "curves.png", [plot.render([(content.job, records)])])

@@ -108,7 +108,7 @@ class Progress:
             self._bar.refresh()
 
     def _line(self, record: Mapping[str, Any]) -> str:
-        parts = [f"round {self.done}/{self.rounds}", self._answers(record), _numbers(record)]
+        parts = [f"round {self.done}/{self.rounds}", str(record.get("model", "")), self._answers(record), _numbers(record)]
         if "seconds" in record:
             parts.append(f"{record['seconds']:.2f} s")
         return "  ".join(part for part in parts if part)

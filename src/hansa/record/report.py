@@ -8,6 +8,8 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
+from hansa.record import matrix as matrices
+from hansa.record import results
 from hansa.record.info import RunInfo
 from hansa.record.series import Curve, curves, extremes, number, site_names
 from hansa.record.svg import BAND, GLOBAL, draw, site_colours
@@ -42,7 +44,8 @@ svg polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:7px 12px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;font-size:13px}th:first-child,td:first-child,.text th,.text td{text-align:left}
-tr:last-child td{border-bottom:0}tr.all td{font-weight:600;border-bottom:2px solid #c8cfda}
+tr:last-child td{border-bottom:0}table.heat{width:auto;margin:6px 0 18px}table.heat td{border:2px solid #fff}
+tr.all td{font-weight:600;border-bottom:2px solid #c8cfda}
 td small{color:var(--soft)}
 .text td{white-space:normal;overflow-wrap:anywhere}.text td:first-child{color:var(--soft);width:220px}
 pre{margin:0;overflow-x:auto;font:13px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
@@ -54,13 +57,18 @@ footer{color:var(--soft);font-size:13px;margin-top:22px}
 """
 
 
-def render(info: RunInfo, records: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page as HTML. It loads nothing and runs no script; what sites are called is escaped."""
+def render(info: RunInfo, records: Sequence[Mapping[str, Any]], matrix: Any = None, result: Any = None) -> str:
+    """The whole page as HTML. It loads nothing and runs no script; what sites are called is escaped.
+
+    `matrix` and `result` are the content of matrix.json and result.json, where the run has them.
+    """
     drawn = curves(records)
     body = [
         _head(info, records),
         _section("What went wrong", f"<pre>{escape(info.error)}</pre>", "error") if info.error else "",
         _tiles(info, records, drawn),
+        "" if matrix is None else _section("Every model at every site", matrices.section(matrix)),
+        _section("Result", "".join(_table(*each) for each in results.tables(None, result))),
         _plots(drawn),
         _sites(drawn),
         _trouble(records),
@@ -165,6 +173,13 @@ def _sites(drawn: Sequence[Curve]) -> str:
     return _section("Sites", f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{more}')
 
 
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:_MOST_ROWS])
+    more = f'<p class="sub">and {len(rows) - _MOST_ROWS:,} more in result.json</p>' if len(rows) > _MOST_ROWS else ""
+    return f'<p class="sub">{escape(title)}</p><div class="scroll"><table><tr>{heads}</tr>{body}</table></div>{more}'
+
+
 def _cells(name: str, points: list[tuple[int, float]]) -> str:
     last, best, at = extremes(name, points)
     where = f" <small>round {at}</small>" if at else ""
@@ -175,7 +190,8 @@ def _trouble(records: Sequence[Mapping[str, Any]]) -> str:
     rows: list[tuple[str, str, str]] = []
     for record in records:
         for entry in record.get("refused", ()):
-            what = f"update refused: {entry.get('code', '')}" + (f" at {entry['path']}" if entry.get("path") else "")
+            kind = f"{entry['model']} not evaluated" if "model" in entry else "update refused"
+            what = f"{kind}: {entry.get('code', '')}" + (f" at {entry['path']}" if entry.get("path") else "")
             what += f" ({entry['message']})" if entry.get("message") else ""
             rows.append((str(record["round"]), str(entry.get("site", "")), what))
         for entry in record.get("lost", ()):

@@ -63,6 +63,11 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     )
 
 
+def last_global(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The global metrics of the last round that has some."""
+    return next((dict(record["global"]) for record in reversed(records) if record.get("global")), {})
+
+
 def site_names(drawn: Iterable[Curve]) -> list[str]:
     """The sites of the curves, sorted as people count: site-2 before site-10."""
     found = {site for curve in drawn for site in curve.sites}

@@ -305,7 +305,8 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     A job's author must be in `authors` or belong to one of `orgs`; the SHA-256 of its code must be in `code`, unless that is "any".
     `kinds` says what may leave; `hours` (local time, "22:00-06:00") when work is done; `approval` by hand asks a person first;
-    `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs.
+    `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs;
+    `local_models`: whether this site's own model may be asked for, and so reach the other sites of the run.
     """
 
     authors: Literal["any"] | tuple[str, ...] = ()
@@ -319,6 +320,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     approval: Literal["auto", "by_hand"] = "auto"
     traceback: bool = False
     models: bool = True
+    local_models: bool = False
 
     def open_at(self, minute: int) -> bool:
         """Whether work is done at that minute of the day, 0 to 1439; the end of `hours` is outside."""

@@ -200,20 +200,21 @@ def _new_folder(out: Path | None, job: str) -> Path:
 
 def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
     from hansa.core import codec
-    from hansa.core.workflow import Outcome
+    from hansa.record import results
+    from hansa.record.series import last_global
 
-    last = result.metrics[-1] if result.metrics else {}
-    content: dict[str, Any] = {"run": str(result.run), "status": "completed", "global": last.get("global", {})}
-    if isinstance(result.value, Outcome):
-        content |= {
-            "rounds": result.value.rounds,
-            "best_round": result.value.best_round,
-            "model_sha256": codec.digest(result.value.model),
-        }
+    content: dict[str, Any] = {"run": str(result.run), "status": "completed", "global": last_global(result.metrics)}
+    if (trained := results.outcome_of(result.value)) is not None:
+        digest = codec.digest(trained.model)
+        content |= {"rounds": trained.rounds, "best_round": trained.best_round, "model_sha256": digest}
+    found = (None, None) if result.run is None else results.load(result.run)
+    content |= {name: each for name, each in zip(("matrix", "result"), found, strict=True) if each is not None}
     if as_json:
         _print_json(content if compared is None else content | {"baselines": _compared(compared)})
         return
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in content["global"].items())
+    for title, head, rows in results.tables(*found):
+        typer.echo(f"\n{title}\n{results.aligned(head, rows)}")
     typer.echo(f"\n{content.get('rounds', len(result.metrics))} rounds  {numbers}".rstrip())
     typer.echo(f"Run folder: {result.run}\nNext: hansa runs show {result.run}")
 

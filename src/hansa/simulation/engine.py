@@ -22,11 +22,13 @@ from hansa.core.protocols import FederatedData
 from hansa.core.registry import nearest
 from hansa.core.task import Reply, Task
 from hansa.core.trees import Tree
-from hansa.core.workflow import Outcome, Rounds
+from hansa.core.workflow import Outcome
 from hansa.errors import ConfigError, HansaError, Interrupted, QuorumError
+from hansa.record import results
 from hansa.record.folder import RunFolder
 from hansa.record.info import Reference, RunInfo
 from hansa.record.progress import Mode, Progress
+from hansa.record.series import last_global
 from hansa.simulation.crews import Loop, Vectorised
 from hansa.simulation.faults import Faults
 from hansa.simulation.federation import Saved, SimulatedFederation
@@ -105,8 +107,8 @@ class Result:
 
     @property
     def _outcome(self) -> Outcome:
-        if isinstance(self.value, Outcome):
-            return self.value
+        if (trained := results.outcome_of(self.value)) is not None:
+            return trained
         raise ConfigError("this job's workflow trains no model", got=type(self.value).__name__, hint="its result is `.value`")
 
 
@@ -234,7 +236,7 @@ class _Recorder:
         held: contextlib.ExitStack,
     ) -> _Recorder:
         """The recorder of a run. Its folder is held until `held` ends; nothing is written there yet."""
-        rounds = job.workflow.rounds if isinstance(job.workflow, Rounds) else 0
+        rounds = results.planned(job.workflow, len(names))
         if out is None:
             if resume:
                 raise ConfigError("a run is resumed from its folder", path="out", hint="give out=")
@@ -390,12 +392,11 @@ class _Recorder:
 
     def _finish(self, value: Any, names: Sequence[str], memory: Mapping[int, Mapping[str, Tree]]) -> Result:
         if self.folder is not None:
-            summary: dict[str, Any] = {"global": self.records[-1].get("global", {})} if self.records else {}
-            if isinstance(value, Outcome):
-                self.folder.save_model(value.model)
-                self.folder.save_best(value.best)
-                summary |= {"rounds": value.rounds, "best_round": value.best_round}
-            for note in self.folder.finish("completed", summary=summary):
+            summary: dict[str, Any] = {"global": last_global(self.records)} if self.records else {}
+            notes = results.save(self.folder, value)
+            if (trained := results.outcome_of(value)) is not None:
+                summary |= {"rounds": trained.rounds, "best_round": trained.best_round}
+            for note in notes + self.folder.finish("completed", summary=summary):
                 print_note(note)
         self._tell_refusals(len(names))
         return Result(self.records, value, names, None if self.folder is None else self.folder.path, memory)

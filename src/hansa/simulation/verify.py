@@ -11,9 +11,9 @@ from hansa.core import codec
 from hansa.core.job import Job
 from hansa.core.task import Failure, Shareable, Task
 from hansa.core.trees import Tree
-from hansa.core.workflow import Outcome
 from hansa.errors import InputError
 from hansa.record.folder import RunFolder
+from hansa.record.results import outcome_of
 from hansa.simulation.engine import Settings, threads
 from hansa.simulation.faults import Faults
 from hansa.simulation.federation import SimulatedFederation
@@ -73,6 +73,7 @@ def verify(folder: RunFolder, job: Job, sites: Sequence[str]) -> Report:
         outcome = job.workflow(federation)
     rows: list[tuple[int | str, str, str]] = [(number, sha, got.get(number, "")) for number, sha in expected.items()]
     model = folder.path / FINAL
-    if isinstance(outcome, Outcome) and model.exists():
-        rows.append((FINAL, hashlib.sha256(model.read_bytes()).hexdigest(), codec.digest(outcome.model)))
+    trained = outcome_of(outcome)
+    if trained is not None and model.exists():
+        rows.append((FINAL, hashlib.sha256(model.read_bytes()).hexdigest(), codec.digest(trained.model)))
     return Report(rows)

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from hansa.core.bundle import Manifest
+from hansa.core.task import LOCAL_MODEL
 from hansa.runtime.config import SitePolicy
 
 _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -22,7 +23,8 @@ _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 class Asked:
     """What a site is asked to take part in. The author's name and organisation are those of a checked signature.
 
-    population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has.
+    population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has. task: its
+    name, "" while only the run is offered.
     """
 
     author: str
@@ -31,6 +33,7 @@ class Asked:
     manifest: Manifest
     population: int | None = None
     here: Collection[str] = ()
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def decide(policy: SitePolicy | None, asked: Asked, now: datetime) -> Decision:
         return _no("approval", f"a person at this site approves code by its hash, in `code` of its policy; this one has {code}")
     if asked.population is not None and asked.population < policy.min_cohort:
         return _no("min_cohort", f"this site takes part with at least {policy.min_cohort} sites; this run has {asked.population}")
+    if asked.task.partition("@")[0] == LOCAL_MODEL and not policy.local_models:
+        return _no("local_models", "this site's own model does not go to other sites")
     lack = _lack(asked)
     return lack or _opening(policy, now)
 

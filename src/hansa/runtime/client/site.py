@@ -44,7 +44,7 @@ class Site:
         except ConfigError:
             return None
 
-    def decide(self, manifest: Manifest, *, population: int | None = None) -> Decision:
+    def decide(self, manifest: Manifest, *, population: int | None = None, task: str = "") -> Decision:
         """Whether the site takes part in the job now. The author's signature is checked here, whatever the server says."""
         config = self.config()
         try:
@@ -58,5 +58,6 @@ class Site:
             manifest=manifest,
             population=population,
             here=() if config is None else tuple(config.data),
+            task=task,
         )
         return decide(None if config is None else config.policy, asked, datetime.now())  # a policy's hours are local

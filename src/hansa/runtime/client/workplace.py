@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hansa.core.bundle import Manifest
 from hansa.core.files import storage_error, write_atomic
@@ -65,10 +66,10 @@ class Workplace:
         Raises:
             Refusal: it does not.
         """
-        population = item.population if isinstance(item, Assignment) else None
+        asked: dict[str, Any] = {"population": item.population, "task": item.task} if isinstance(item, Assignment) else {}
         manifest = await self._bundle(item)
         while True:
-            decision: Decision = await asyncio.to_thread(self._site.decide, manifest, population=population)
+            decision: Decision = await asyncio.to_thread(partial(self._site.decide, manifest, **asked))
             if decision.verdict == "accept":
                 return
             if decision.verdict == "refuse":

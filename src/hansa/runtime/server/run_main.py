@@ -13,7 +13,7 @@ import platform
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,10 +25,11 @@ from threadpoolctl import threadpool_limits
 from hansa.core.bundle import load_job
 from hansa.core.job import Job
 from hansa.core.task import Aborted, Reply, Task
-from hansa.core.workflow import Outcome, Rounds
 from hansa.errors import ClientError, HansaError, RunError
+from hansa.record import results
 from hansa.record.folder import RunFolder
 from hansa.record.info import RunInfo
+from hansa.record.series import last_global
 from hansa.runtime.jobs.link import Done, Link, Ready, ServerGone, Start
 from hansa.runtime.server.federation import DeployedFederation, Saved
 from hansa.runtime.store.blobs import FileBlobs
@@ -62,7 +63,7 @@ class _Recorder:
 
     def begin(self, job: Job) -> None:
         """Write run.json."""
-        self.rounds = job.workflow.rounds if isinstance(job.workflow, Rounds) else 0
+        self.rounds = results.planned(job.workflow, len(self.start.sites))
         self.folder.write_info(
             RunInfo(
                 id=self.start.run,
@@ -100,14 +101,13 @@ class _Recorder:
 
     def finish(self, value: Any, blobs: FileBlobs) -> Done:
         """Write what came of it; the last line to the server."""
-        summary: dict[str, Any] = {"global": self.records[-1].get("global", {})} if self.records else {}
+        summary: dict[str, Any] = {"global": last_global(self.records)} if self.records else {}
         models: dict[str, str] = {}
-        if isinstance(value, Outcome):
-            self.folder.save_model(value.model)
-            self.folder.save_best(value.best)
-            summary |= {"rounds": value.rounds, "best_round": value.best_round}
+        notes = results.save(self.folder, value)
+        if (trained := results.outcome_of(value)) is not None:
+            summary |= {"rounds": trained.rounds, "best_round": trained.best_round}
             models = {name: _stored(self.folder.path / f"{file}.safetensors", blobs) for name, file in _MODELS.items()}
-        self._end("completed", summary=summary)
+        self._end("completed", notes, summary=summary)
         return Done(state="completed", models=models)
 
     def fail(self, error: BaseException) -> Done:
@@ -117,8 +117,8 @@ class _Recorder:
             self._end("failed", error=reason)
         return Done(state="failed", reason=reason, code=getattr(error, "code", "failed"))
 
-    def _end(self, state: Literal["completed", "failed"], **more: Any) -> None:
-        for note in self.folder.finish(state, **more):
+    def _end(self, state: Literal["completed", "failed"], notes: Sequence[str] = (), **more: Any) -> None:
+        for note in [*notes, *self.folder.finish(state, **more)]:
             sys.stderr.write(f"{note}\n")
 
 

@@ -118,3 +118,11 @@ def test_the_hash_of_code_changes_with_any_file_and_with_what_is_started_and_wit
     assert changed(files={"job.py": "cd" * 32}) != HASH
     assert changed(files={**MANIFEST.files, "more.py": "ab" * 32}) != HASH
     assert changed(author="bob", signature="x", seed=3) == HASH
+
+
+def test_a_sites_own_model_is_asked_for_in_vain_unless_its_policy_says_so() -> None:
+    for task in ("local_model", "local_model@3"):
+        said = decide(OPEN, replace(ASKED, task=task), NOON)
+        assert (said.verdict, said.code) == ("refuse", "local_models")
+        assert decide(with_(local_models=True), replace(ASKED, task=task), NOON).verdict == "accept"
+    assert decide(OPEN, replace(ASKED, task="local_train"), NOON).verdict == "accept"

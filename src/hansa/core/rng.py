@@ -28,7 +28,7 @@ class _Key(ISpawnableSeedSequence):
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray[Any, Any]:
         """The key as `n_words` little-endian words."""
-        return np.frombuffer(self._digest, np.dtype(dtype).newbyteorder("<"), n_words)
+        return np.frombuffer(self._digest, "<u8" if dtype is np.uint64 else np.dtype(dtype).newbyteorder("<"), n_words)
 
     def spawn(self, n_children: int) -> list[Any]:
         """Keys of further streams: those of the first call, then others, whatever was drawn between."""

@@ -241,9 +241,12 @@ class TorchLearner:
 
     @contextmanager
     def _at_work(self, rng: np.random.Generator) -> Iterator[torch.device]:
-        """Threads set, and the model's own draws (dropout) seeded by the key of `rng`, of which nothing is drawn."""
+        """Threads set, and the model's own draws (dropout) seeded from `rng`, which is left as it was for the batches."""
         device = _device(self._device)
-        seed = int(rng.bit_generator.seed_seq.generate_state(1, np.uint64)[0] >> 1)
+        # One draw, taken back: a jumped stream of its own costs as much as a small step. Torch makes quite other numbers of it.
+        stream = rng.bit_generator.state
+        seed = int(rng.integers(1 << 63))
+        rng.bit_generator.state = stream
         with leaves.threads(self._threads), leaves.seeded(seed, device):
             yield device
 

@@ -246,9 +246,8 @@ class _Recorder:
             folder = RunFolder.open(out)
             held.enter_context(running(folder.path))
             before = folder.info
-            require_same(before, job, seed, names)
-            # Bits can be compared with what was recorded only if both are the same arithmetic's.
-            exact = exact and before.deterministic and (before.engine == "vectorised") == (how.engine == "vectorised")
+            require_same(before, job, seed, names, engine=how.engine)
+            exact = exact and before.deterministic
             now = {**_engine(how), "deterministic": how.deterministic and before.deterministic}
             info = msgspec.structs.replace(before, state="running", error=None, finished=None, **now)
         else:

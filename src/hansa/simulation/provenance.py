@@ -16,11 +16,11 @@ from hansa.errors import ConfigError, InputError
 from hansa.record.info import RunInfo
 
 
-def require_same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> None:
-    """Check that the run goes on with the job that it began with.
+def require_same(before: RunInfo, job: Job, seed: int, names: Sequence[str], *, engine: str) -> None:
+    """Check that the run goes on with the job and the arithmetic that it began with.
 
     Raises:
-        InputError: it has completed. ConfigError: job, seed or sites differ.
+        InputError: it has completed. ConfigError: job, seed or sites differ, or its clients would now be vectorised, or no longer.
     """
     if before.state == "completed":
         raise InputError("the run is completed", run=before.id, hint="there is nothing to resume; start a new one")
@@ -29,6 +29,9 @@ def require_same(before: RunInfo, job: Job, seed: int, names: Sequence[str]) -> 
         raise ConfigError("the job has changed since this run began", run=before.id, expected=f"hash {was}", got=now)
     if before.seed != seed:
         raise ConfigError("the run has another seed", run=before.id, expected=before.seed, got=seed)
+    if (before.engine == "vectorised") != (engine == "vectorised"):
+        hint = "loop and pool give the same bits and may be changed; vectorised clients give others"
+        raise ConfigError("the run has another engine", run=before.id, path="engine", expected=before.engine, got=engine, hint=hint)
     if before.sites != len(names):
         raise ConfigError("the run has other sites", run=before.id, expected=before.sites, got=len(names))
     if not isinstance(before.slots, int) and before.slots != list(names):

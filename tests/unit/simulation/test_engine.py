@@ -212,6 +212,13 @@ def test_a_resumed_run_gives_the_model_and_metrics_of_an_undisturbed_one(tmp_pat
     assert [record["round"] for record in resumed.metrics] == [1, 2, 3]
 
 
+def test_a_run_is_not_resumed_with_vectorised_clients_where_it_began_without(tmp_path: Path) -> None:
+    whole = stopped(1, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"another engine; .*path engine; expected loop; got vectorised .loop and pool"):
+        simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True, engine="vectorised")
+    assert len(simulate(whole, sites(0, 1), out=tmp_path / "run", resume=True, workers=2).metrics) == 3
+
+
 def test_a_completed_run_is_not_resumed_and_stays_as_it_is(tmp_path: Path) -> None:
     simulate(job(rounds=2), sites(0, 1), out=tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 
@@ -17,8 +18,7 @@ class Echo:
     metrics: tuple[str, ...] = ()
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, own: bool) -> None:
-        self._shapes = dict(shapes)
-        self._update = None if own else self.made(1e-3)
+        self._shapes, self._own = dict(shapes), own
 
     def init(self, rng: np.random.Generator) -> Tree:  # noqa: ARG002  nothing is drawn
         """Zeros."""
@@ -26,7 +26,12 @@ class Echo:
 
     def fit(self, model: Tree, data: Dataset, config: FitConfig, *, rng: np.random.Generator, abort: Signal) -> Update:  # noqa: ARG002
         """The update, at once."""
-        return Update(self._update if self._update is not None else self.made(1e-3), len(data), 1, 0.1, 0.0)
+        return Update(self.made(1e-3) if self._own else self._shared, len(data), 1, 0.1, 0.0)
+
+    @cached_property
+    def _shared(self) -> dict[str, Array]:
+        """Made where it is first sent, not where the job is only loaded."""
+        return self.made(1e-3)
 
     def evaluate(self, model: Tree, data: Dataset) -> Evaluation:  # noqa: ARG002  there is nothing to predict
         """Zeros."""

@@ -7,7 +7,7 @@ For each entry the arithmetic is `acc = fl(w_1 u_1); acc = fl(acc + fl(w_i u_i))
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -147,10 +147,18 @@ def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:
     return trees.unflatten(out)
 
 
-def fold(updates: Sequence[Tree], weights: Sequence[float], divisor: float, *, threads: int = 1) -> dict[str, Any]:
+def fold(
+    updates: Sequence[Tree],
+    weights: Sequence[float],
+    divisor: float,
+    *,
+    threads: int = 1,
+    after: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """What zero, add, add, ..., finish give, bit for bit, from all updates at hand: block by block over all of them.
 
-    Memory beyond the updates: the result, and two blocks a thread. The threads live as long as the call.
+    Memory beyond the updates: the result, and two blocks a thread. The threads live as long as the call. `after` is called after
+    each span of 4 million entries or less, so that updates which lie in files need not stay in memory.
     """
     if not updates:
         raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
@@ -164,6 +172,7 @@ def fold(updates: Sequence[Tree], weights: Sequence[float], divisor: float, *, t
     def fill(span: tuple[str, Array, int, int]) -> None:
         path, leaf, start, stop = span
         _fold_span([line[path] for line in lines], weights, divisor, leaf, start=start, stop=stop, path=path)
+        after()
 
     spans = [(path, leaf, start, stop) for path, leaf in trees.leaves(out) for start, stop in _blocks(0, leaf.size, SPAN)]
     if threads == 1:

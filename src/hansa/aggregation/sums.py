@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,18 @@ class Sum:
         """
         return accumulate.finish(acc, 1.0)
 
-    def fold(self, updates: Sequence[Tree], weights: Sequence[float] = (), *, threads: int = 1) -> dict[str, Any]:  # noqa: ARG002
+    def fold(
+        self,
+        updates: Sequence[Tree],
+        weights: Sequence[float] = (),  # noqa: ARG002  the protocol's; see the class
+        *,
+        threads: int = 1,
+        after: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
         """The sum of all the updates at once: the bits of zero, add, ..., finish, for any number of threads.
 
         Raises:
             SpecError: the updates have different leaves.
             RunError: there are no updates, or a sum is out of its leaf's range.
         """
-        return accumulate.fold(updates, [1.0] * len(updates), 1.0, threads=threads)
+        return accumulate.fold(updates, [1.0] * len(updates), 1.0, threads=threads, after=after)

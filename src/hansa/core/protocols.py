@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -126,7 +126,10 @@ class Aggregator(Protocol[A]):
 
     Laws: finish(add(add(zero(like), u), v)) depends on the sequence of (update, weight) alone; merge(add(z, u), add(z, v)) finishes
     as both added do, exactly where `exact` and to rounding otherwise. `add` and `merge` may reuse the left accumulator's memory,
-    so that a round needs one; they never keep or change an update.
+    so that a round needs one; they never keep or change an update. What `finish` returns is its caller's.
+
+    An aggregator whose result for an entry depends on that entry alone may have `fold(updates, weights, *, after) -> Tree` as well:
+    the bits of zero, add, ..., finish from all updates at hand, block by block; `after` is called now and then.
     """
 
     def zero(self, like: Tree) -> A: ...
@@ -169,6 +172,13 @@ class Replies(Protocol):
     @property
     def lost(self) -> Sequence[Reply]: ...
     def drop(self, reply: Reply) -> None: ...  # admitted, but it could not be added: its site forgets what it put with it
+
+
+class StoredReplies(Replies, Protocol):
+    """Replies that are read from the disk, so that all can be kept: `release` gives back the memory that reading them took."""
+
+    @property
+    def release(self) -> Callable[[], None] | None: ...  # None: the bodies are small, and are read once
 
 
 class Federation(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -23,11 +23,11 @@ class Reducer(ABC):
     Plain ones fold in float64 in the order of arrival, which is slot order.
     """
 
-    def __init__(self, reduce: Reduce, stage: Stage, like: trees.Tree | None) -> None:
+    def __init__(self, reduce: Reduce, stage: Stage, like: trees.Tree | None, release: Callable[[], None] | None) -> None:
         self.reduce, self.label = reduce, stage.labels[id(reduce.value)]
         self.weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
         self.kind: Type = reduce.value.type
-        self.like = like
+        self.like, self.release = like, release
         self.begin()
 
     @abstractmethod
@@ -53,10 +53,10 @@ class Reducer(ABC):
         return 1.0 if self.weight is None else float(body[self.weight])
 
 
-def reducer(reduce: Reduce, stage: Stage, like: trees.Tree | None) -> Reducer:
-    """The reducer of one reduction."""
+def reducer(reduce: Reduce, stage: Stage, like: trees.Tree | None, release: Callable[[], None] | None = None) -> Reducer:
+    """The reducer of one reduction. `release`: the replies can be kept, see StoredReplies."""
     kinds: dict[str, type[Any]] = {"mean": _Mean, "sum": _Sum, "collect": _Collect, "aggregate": _Aggregate, "using": _Using}
-    return cast(Reducer, kinds[reduce.kind](reduce, stage, like))
+    return cast(Reducer, kinds[reduce.kind](reduce, stage, like, release))
 
 
 class _Collect(Reducer):
@@ -83,17 +83,28 @@ class _Aggregate(Reducer):
 
 
 class _Using(Reducer):
+    """Large updates that can be kept are folded together at the end: then memory is one result, and no accumulator."""
+
     def begin(self) -> None:
-        self.acc = None if self.like is None else self.reduce.using.zero(self.like)
+        self.fold = getattr(self.reduce.using, "fold", None) if self.release is not None and self.like is not None else None
+        self.kept: list[tuple[trees.Tree, float]] = []
+        self.acc = None if self.like is None else self.reduce.using.zero({} if self.fold else self.like)
 
     def add(self, body: Mapping[str, Any]) -> None:
-        update = as_tree(self.value_of(body))
+        update, weight = as_tree(self.value_of(body)), self.weight_of(body)
         if self.acc is None:
             self.acc = self.reduce.using.zero(update)
-        self.acc = self.reduce.using.add(self.acc, update, self.weight_of(body))
+        # the gate has checked the leaves of what is kept; what an aggregator says of weights, it says of an update without leaves
+        self.acc = self.reduce.using.add(self.acc, {} if self.fold else update, weight)
+        if self.fold:
+            self.kept.append((update, weight))
 
     def finish(self) -> Any:
-        result = self.reduce.using.finish(self.acc)
+        if self.fold and self.kept:
+            updates, weights = zip(*self.kept, strict=True)
+            result = self.fold(updates, weights, after=self.release)
+        else:
+            result = self.reduce.using.finish(self.acc)
         return result["value"] if set(result) == {"value"} else unpack(result, self.kind)
 
 

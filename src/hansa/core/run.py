@@ -71,9 +71,10 @@ def run(
     refused: list[Reply] = []
     lost: list[Reply] = []
     for stage in plan(computation).stages:
-        reducers = [reducer(reduce, stage, _like(reduce, values, ctx)) for reduce in stage.reductions]
         task = _task(stage, values, ctx)
         replies = federation.task(task, asked, rules)
+        release = getattr(replies, "release", None)
+        reducers = [reducer(reduce, stage, _like(reduce, values, ctx), release) for reduce in stage.reductions]
         admitted: list[int] = []
         wrong: UpdateError | None = None
         try:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
-from hansa.core import trees
 from hansa.core.computation import Computation
 from hansa.core.plan import plan
 from hansa.core.protocols import Federation, Learner
@@ -84,7 +83,7 @@ class Watch:
 class Outcome:
     """What `Rounds` returns: the final and the best model, when the best was, and how many rounds were trained.
 
-    Where nothing was monitored the best model is the final one.
+    Where nothing was monitored the best model is the final one. The three may share arrays: copy what you change.
     """
 
     model: Tree
@@ -165,8 +164,7 @@ class Rounds:
             federation.report(record)
             federation.checkpoint(number, self._saved(state, best, number), _notes(best))
             done = number
-        # Copies: who changes one of them changes neither another nor the state.
-        return Outcome(trees.copy(self.process.model(state)), trees.copy(best.model), best.round, done, state)
+        return Outcome(self.process.model(state), best.model, best.round, done, state)
 
     def _start(self, federation: Federation) -> tuple[int, Any, Best, Round | None]:
         """Where to go on: finished rounds, state, best model, and how the first state was made if it was now."""

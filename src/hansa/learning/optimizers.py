@@ -82,16 +82,25 @@ def advance(
 ) -> tuple[dict[str, Any], Tree]:
     """The model after one server step along the clients' mean change, and the optimizer's new state: the gradient is -delta.
 
+    `delta` is used up: the new model may take its memory, so that a round of a large model holds two and not three.
+
     >>> model, _ = advance({"w": np.ones(1), "steps": np.array([3])}, {"w": np.full(1, 0.5), "steps": np.array([2])}, lr=0.1)
     >>> print(model["w"], model["steps"])
     [1.05] [5]
     """
     rule = optimizer or Optimizer()
     if rule == Optimizer() and lr == 1.0:  # w + delta needs no wide copy of a large model
-        return trees.add(model, delta), {}
+        return trees.map(_moved, model, delta), {}
     own, moving = trained(model), trained(delta)
     stepped, slots = rule.step(own, trees.map(np.negative, moving), state or {}, lr=lr, number=number)
     return trees.merge(trees.add(model, delta), stepped), slots
+
+
+def _moved(leaf: Array, change: Array) -> Array:
+    """leaf + change in the dtype of the leaf, in the memory of the change where that is its own and fits."""
+    fits = type(change) is np.ndarray and change.dtype == leaf.dtype and change.shape == leaf.shape
+    free = fits and change.flags.owndata and change.flags.writeable
+    return np.asarray(np.add(leaf, change, out=change if free else None, dtype=leaf.dtype, casting="unsafe"))
 
 
 def trained(tree: Tree) -> dict[str, Any]:

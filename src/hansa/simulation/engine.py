@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, cast, get_args
@@ -16,7 +16,7 @@ from typing import Any, Literal, SupportsIndex, cast, get_args
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from hansa.core import codec
+from hansa.core import codec, trees
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.registry import nearest
@@ -398,6 +398,8 @@ class _Recorder:
             for note in notes + self.folder.finish("completed", summary=summary):
                 print_note(note)
         self._tell_refusals(len(names))
+        if isinstance(value, Outcome):  # who changes one of the models changes neither the other nor the state
+            value = replace(value, model=trees.copy(value.model), best=trees.copy(value.best))
         return Result(self.records, value, names, None if self.folder is None else self.folder.path, memory)
 
 

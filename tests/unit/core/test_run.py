@@ -224,3 +224,54 @@ def test_too_few_replies_say_who_was_refused() -> None:
     with pytest.raises(Unmet, match="out of reach; at round 4") as caught:
         run(one_round, sites, MODEL)
     assert [reply.site for reply in caught.value.refused] == ["s1"]
+
+
+class Disk(Sites):
+    """Sites whose replies are read from a disk, so that all may be kept."""
+
+    def __init__(self, values: list[float], computation: Any) -> None:
+        super().__init__(values, computation)
+        self.released = 0
+
+    def task(self, task: Task, slots: Any, policy: Policy) -> Replies:
+        answers = Answers(self, task, slots)
+        answers.release = self.release  # type: ignore[attr-defined]
+        return answers
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_replies_on_the_disk_are_folded_together_to_the_bits_of_the_running_sum() -> None:
+    values = [0.1, 1 / 3, 2e-7, 5e8]
+    model = {"w": np.zeros(2)}
+    disk = Disk(values, one_round)
+    folded = run(one_round, disk, model)
+    assert folded.result["w"].tobytes() == run(one_round, Sites(values, one_round), model).result["w"].tobytes()
+    assert folded.admitted == (0, 1, 2, 3)
+    assert disk.released == 1  # one leaf, which is one span
+
+
+@federated_computation
+def without_bounds(model: Server[Tree], x: Clients[float]) -> Server[Tree]:
+    step = federated_map(claims, (federated_broadcast(model), x))
+    return federated_aggregate(step.delta, Mean(), weight=step.weight, like=model)
+
+
+class Claim(NamedTuple):
+    delta: Tree
+    weight: float
+
+
+def claims(model: Tree, x: float) -> Claim:
+    return Claim({"w": np.full(2, x)}, 1e308 if x < 0 else x)
+
+
+@pytest.mark.parametrize("kind", [Disk, Sites])
+def test_an_update_that_the_aggregator_refuses_leaves_the_result_as_without_that_site(kind: Any) -> None:
+    """Two weights of 1e308 add up to infinity: the second one is refused."""
+    model = {"w": np.zeros(2)}
+    done = run(without_bounds, kind([1.0, -2.0, -3.0, 4.0], without_bounds), model)
+    assert ([r.site for r in done.refused], done.admitted) == (["s2"], (0, 1, 3))
+    alone = run(without_bounds, kind([1.0, -2.0, 4.0], without_bounds), model)
+    assert done.result["w"].tobytes() == alone.result["w"].tobytes()

@@ -216,12 +216,6 @@ def begun(mean: float) -> State:
     return first()
 
 
-def test_models_of_the_outcome_are_copies() -> None:
-    outcome = workflow(watch=Watch(sites="none"))(OneSite())
-    np.asarray(outcome.model["w"])[0] = 99.0
-    assert (np.asarray(outcome.best["w"]).tolist(), np.asarray(outcome.state.model["w"]).tolist()) == ([7.5], [7.5])
-
-
 def test_a_round_without_a_quorum_ends_the_run() -> None:
     with pytest.raises(QuorumError):
         workflow()(OneSite(fails=("own",)))

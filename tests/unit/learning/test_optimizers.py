@@ -94,3 +94,14 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, Any], path: str) ->
 def test_the_nearest_optimizer_is_named() -> None:
     with pytest.raises(ConfigError, match="did you mean 'adam'"):
         Optimizer("adaam")  # type: ignore[arg-type]  # the point of the test
+
+
+def test_the_plain_step_works_in_the_memory_of_the_change_where_it_is_free() -> None:
+    model, change = {"w": np.ones(2, np.float32)}, {"w": np.full(2, 0.5, np.float32)}
+    after, _ = advance(model, change)
+    assert (after["w"].tolist(), after["w"] is change["w"]) == ([1.5, 1.5], True)
+    shared = np.full((2, 2), 0.5, np.float32)
+    for taken in (shared[0], np.broadcast_to(np.float32(0.5), 2), np.full(2, 0.5)):  # a view, read-only, another dtype
+        after, _ = advance(model, {"w": taken})
+        assert (after["w"].tolist(), after["w"].dtype, taken.tolist()) == ([1.5, 1.5], np.float32, [0.5, 0.5])
+    assert model["w"].tolist() == [1, 1]

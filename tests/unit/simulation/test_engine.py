@@ -96,6 +96,14 @@ def test_nothing_is_loaded_before_a_client_is_sampled_of_a_million() -> None:
     assert sorted(data.sites[slot] for slot in loaded) == sorted(site for record in result.metrics for site in record["sites"])
 
 
+def test_who_changes_a_model_of_the_result_changes_no_other() -> None:
+    result = simulate(hs.Job("means", fedavg(Means(), rounds=2, evaluate_sites="none", metrics=[])), sites(0, 1))
+    before = trees.copy(result.best)
+    trees.flatten(result.model)["w"][:] = 99.0
+    assert trees.equal(result.best, before)
+    assert trees.equal(result.value.state.model, before)
+
+
 def test_the_callers_objects_are_never_changed() -> None:
     kept = [rows(20, seed=slot, valid=5) for slot in range(3)]
     before = [(each.x.copy(), each.y.copy()) for each in kept]

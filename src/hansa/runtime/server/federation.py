@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
+from weakref import WeakSet
 
 import msgspec
 import numpy as np
@@ -46,6 +47,7 @@ from hansa.runtime.store.blob import Blobs
 
 Saved = tuple[int, Tree, Mapping[str, Any]]
 
+FOLD_BYTES: Final = 64 << 20
 _NOTES = "federation"  # what the federation adds to a checkpoint's notes
 _LATE = Failure("late", "the round ended before the reply came")
 _LOST = Failure("lost", "the site dropped out")
@@ -56,7 +58,7 @@ class DeployedFederation:
     """Real sites, reached through the server. Everything a workflow takes from outside comes through here.
 
     on_report, on_checkpoint: where records and states go, made durable before they return. on_failure: is told of each refusal.
-    saved: the checkpoint to go on from.
+    saved: the checkpoint to go on from. fold_bytes: updates that are larger are added when the round has ended, all together.
     """
 
     start: Start
@@ -66,6 +68,7 @@ class DeployedFederation:
     on_checkpoint: Callable[[int, Tree, Mapping[str, Any]], None]
     on_failure: Callable[[Reply, Task], None] = lambda *_: None
     saved: Saved | None = None
+    fold_bytes: int = FOLD_BYTES
     seq: int = 0
     last: int = 0  # the highest step that the server knows of
     traffic: dict[str, int] = field(default_factory=lambda: {"bytes_up": 0, "bytes_down": 0})
@@ -142,13 +145,16 @@ class DeployedFederation:
             raise Aborted(message.reason, run=self.start.run)
         return cast("Step | Came | None", message)
 
-    def read(self, digest: str) -> Shareable:
-        """The reply in a blob, its arrays read from the disk when they are used.
+    def read(self, digest: str, maps: WeakSet[mmap.mmap] | None = None) -> Shareable:
+        """The reply in a blob, its arrays read from the disk when they are used. `maps` takes in what they lie in.
 
         Raises:
             SpecError: it is no message. StorageError: it is gone.
         """
-        return codec.decode(memoryview(_mapped(self.blobs.path(digest))))
+        content = _mapped(self.blobs.path(digest))
+        if maps is not None and isinstance(content, mmap.mmap):
+            maps.add(content)
+        return codec.decode(memoryview(content))
 
 
 class _Asked:
@@ -163,6 +169,17 @@ class _Asked:
         self._down = trees.nbytes(task.shareable.body)
         self._up = self._asked = 0
         self._outcome: link.Close | None = None
+        self._maps: WeakSet[mmap.mmap] = WeakSet()
+
+    @property
+    def release(self) -> Callable[[], None] | None:
+        """Gives back the memory that reading large replies took; None where they are small."""
+        size = sum(part.spec.nbytes for part in self._task.expect if part.spec is not None)
+        return self._released if size > self._f.fold_bytes else None
+
+    def _released(self) -> None:
+        for content in self._maps:
+            content.madvise(mmap.MADV_DONTNEED)
 
     def __iter__(self) -> Iterator[Reply]:
         if self._outcome is not None or self._f.underway is self:
@@ -180,7 +197,7 @@ class _Asked:
             raise QuorumError(outcome.abandoned, round=self._task.round, task=self._task.name, hint=outcome.hint)
         self._blobs |= {(came.slot, came.attempt): came.blob for came in opened.came if came.blob is not None}
         for each in outcome.admitted:
-            yield Reply(each.slot, self._f.sites[each.slot], self._f.read(self._blobs[each.slot, each.attempt]))
+            yield Reply(each.slot, self._f.sites[each.slot], self._f.read(self._blobs[each.slot, each.attempt], self._maps))
 
     def drop(self, reply: Reply) -> None:
         """Tell the server of an admitted reply that could not be added: its site is to forget what it remembers with it."""

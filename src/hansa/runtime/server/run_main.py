@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 import platform
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -162,13 +161,8 @@ def _run(start: Start, server: Link) -> Done:
 
 
 def _stored(path: Path, blobs: FileBlobs) -> str:
-    with path.open("rb") as file, contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
-        return blobs.put(_chunks(content)).digest
-
-
-def _chunks(content: mmap.mmap) -> Iterator[bytes]:
-    for start in range(0, len(content), _CHUNK):
-        yield content[start : start + _CHUNK]
+    with path.open("rb", buffering=0) as file:
+        return blobs.put(iter(lambda: file.read(_CHUNK), b"")).digest
 
 
 def _versions() -> dict[str, str]:

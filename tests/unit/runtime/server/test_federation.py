@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hansa.aggregation.mean import Mean
 from hansa.core import codec
+from hansa.core.computation import federated_computation
+from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
 from hansa.core.round import Policy
+from hansa.core.run import run
 from hansa.core.task import Aborted, Expect, Failure, Reply, Shareable, Task
-from hansa.core.trees import Spec, leaves
+from hansa.core.trees import Spec, Tree, leaves
+from hansa.core.types import Clients
+from hansa.core.types import Server as Placed
 from hansa.errors import QuorumError, ReplayError, RunError
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, ServerGone, Start, Step
@@ -175,3 +181,48 @@ def test_replies_are_taken_once(server: Server) -> None:
     server.ask()
     with pytest.raises(RunError, match="taken once"):
         list(server.replies)
+
+
+@federated_computation
+def mean_of(model: Placed[Tree], x: Clients[float]) -> Placed[Tree]:
+    return federated_aggregate(federated_map(moved, (federated_broadcast(model), x)), Mean(), like=model)
+
+
+def moved(model: Tree, x: float) -> Tree:
+    return {"w": model["w"] + x}
+
+
+@pytest.mark.parametrize("fold_bytes", [0, 1 << 20])
+def test_large_updates_are_folded_from_their_blobs_and_give_the_bits_of_the_running_sum(server: Server, fold_bytes: int) -> None:
+    server.federation.fold_bytes = fold_bytes
+    values = [0.1, float("nan"), 3e7]
+    blobs = [server.blobs.put(codec.encode_parts(Shareable({"moved": {"w": np.full(9_000, v, np.float32)}}))) for v in values]
+    came = [
+        Came(seq=1, slot=slot, attempt=1, at=time.time(), blob=blob.digest, blob_bytes=blob.size) for slot, blob in enumerate(blobs)
+    ]
+    server.say(server.step(*came))
+    done = run(mean_of, server.federation, {"w": np.zeros(9_000, np.float32)})
+    expected = np.float32((np.float64(np.float32(0.1)) + np.float64(np.float32(3e7))) / 2)
+    assert done.result["w"].tobytes() == np.full(9_000, expected).tobytes()
+    assert [(r.site, r.failure.code) for r in done.refused if r.failure] == [("b", "not_finite")]
+
+
+def test_memory_that_reading_replies_took_is_given_back(server: Server) -> None:
+    server.federation.fold_bytes = 0
+    size = 4_000_000
+    task = Task("train", Shareable(), 1, expect=(Expect("u", Spec.of({"w": np.zeros(size, np.float32)})),))
+    blob = server.blobs.put(codec.encode_parts(Shareable({"u": {"w": np.ones(size, np.float32)}})))
+    server.say(server.step(Came(seq=1, slot=0, attempt=1, at=time.time(), blob=blob.digest, blob_bytes=blob.size)))
+    replies = server.federation.task(task, [0], Policy())
+    (reply,) = replies
+    assert replies.release is not None  # type: ignore[attr-defined]
+    before = resident_file_mb()
+    assert float(dict(leaves(reply.shareable.body))["u/w"].sum()) == size
+    assert resident_file_mb() - before > 12
+    replies.release()  # type: ignore[attr-defined]
+    assert resident_file_mb() - before < 4
+
+
+def resident_file_mb() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssFile:"))

@@ -252,19 +252,19 @@ def test_replies_on_the_disk_are_folded_together_to_the_bits_of_the_running_sum(
     assert disk.released == 1  # one leaf, which is one span
 
 
-@federated_computation
-def without_bounds(model: Server[Tree], x: Clients[float]) -> Server[Tree]:
-    step = federated_map(claims, (federated_broadcast(model), x))
-    return federated_aggregate(step.delta, Mean(), weight=step.weight, like=model)
-
-
 class Claim(NamedTuple):
     delta: Tree
     weight: float
 
 
 def claims(model: Tree, x: float) -> Claim:
-    return Claim({"w": np.full(2, x)}, 1e308 if x < 0 else x)
+    return Claim({"w": np.full(2, x * 1e-9)}, 1e308 if x < 0 else x)
+
+
+@federated_computation
+def without_bounds(model: Server[Tree], x: Clients[float]) -> Server[Tree]:
+    step = federated_map(claims, (federated_broadcast(model), x))
+    return federated_aggregate(step.delta, Mean(), weight=step.weight, like=model)
 
 
 @pytest.mark.parametrize("kind", [Disk, Sites])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hansa.aggregation.mean import Mean
-from hansa.core import codec
+from hansa.core import codec, trees
 from hansa.core.computation import federated_computation
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
 from hansa.core.round import Policy
@@ -183,13 +183,13 @@ def test_replies_are_taken_once(server: Server) -> None:
         list(server.replies)
 
 
+def moved(model: Tree, x: float) -> Tree:
+    return trees.map(lambda leaf: leaf + x, model)
+
+
 @federated_computation
 def mean_of(model: Placed[Tree], x: Clients[float]) -> Placed[Tree]:
     return federated_aggregate(federated_map(moved, (federated_broadcast(model), x)), Mean(), like=model)
-
-
-def moved(model: Tree, x: float) -> Tree:
-    return {"w": model["w"] + x}
 
 
 @pytest.mark.parametrize("fold_bytes", [0, 1 << 20])

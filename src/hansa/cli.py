@@ -30,7 +30,7 @@ class _Commands(TyperGroup):
     """A group whose commands are the entry points of `hansa.commands`."""
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  Click's signature
-        from hansa.core import registry
+        from hansa import registry
 
         return registry.names("commands")
 
@@ -40,7 +40,7 @@ class _Commands(TyperGroup):
         Raises:
             ConfigError: there is none; the nearest name is the hint.
         """
-        from hansa.core import registry
+        from hansa import registry
 
         try:
             target = registry.find("commands", cmd_name)

@@ -19,8 +19,9 @@ from tests.e2e.agents import SHARDS, SITE_TOML, Agent, agents
 from tests.e2e.world import Caller, Server, make_project, serving
 
 from hansa.core import codec
-from hansa.core.job import Job, load_reference
+from hansa.core.job import Job
 from hansa.provision.changes import revoke
+from hansa.references import load_reference
 from hansa.simulation.engine import simulate
 
 NAMES = ["cleveland", "hungarian", "switzerland", "long-beach"]  # slots as in the data

@@ -7,8 +7,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from hansa import cli
-from hansa.core import registry
+from hansa import cli, registry
 from hansa.errors import ClientError, ConfigError, DataError, HansaError, Interrupted, MissingExtraError, RefusedError, StorageError
 
 

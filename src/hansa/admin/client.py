@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hansa.admin.answers import File, Files, Happened, Plan, RunEvent, Runs, Site, Sites, Status
 from hansa.admin.channel import PATIENCE_S, Channel
 from hansa.admin.wire import proxy_of
-from hansa.core.files import storage_error
 from hansa.core.trees import Tree
 from hansa.errors import InputError, RefusedError, RunError, UnreachableError
+from hansa.files import storage_error
 from hansa.record.folder import RunFolder
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.config import Kit, load_kit

@@ -256,8 +256,8 @@ def _steered(status: Status, *, as_json: bool) -> None:
 
 def _code_hash(said: Plan | None) -> str:
     """The hash by which sites approve the code of a run."""
-    from hansa.core.bundle import Manifest
     from hansa.runtime.client.policy import code_hash
+    from hansa.runtime.manifest import Manifest
 
     if said is None:
         return ""

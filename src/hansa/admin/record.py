@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from hansa.admin.client import Session
-from hansa.core.files import storage_error, write_atomic
 from hansa.errors import InputError
+from hansa.files import storage_error, write_atomic
 from hansa.runtime.audit.chain import Verdict, Verified
 from hansa.runtime.audit.chain import verify as check
 from hansa.runtime.store.event import Event, Head

@@ -14,9 +14,9 @@ import typer
 from hansa.admin.answers import Plan, RunEvent, Site, Status
 from hansa.admin.client import Run
 from hansa.admin.here.local import Local
-from hansa.core.bundle import Manifest
-from hansa.core.files import storage_error
+from hansa.files import storage_error
 from hansa.runtime.audit.chain import inert
+from hansa.runtime.manifest import Manifest
 from hansa.runtime.store.event import Event
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Union, Unpack, get_args, get_origin,
 
 import msgspec
 
-from hansa.core.registry import nearest
 from hansa.errors import ConfigError, HansaError
+from hansa.registry import nearest
 
 _SCALARS = {bool, int, float, str, type(None)}
 _SEQUENCES = {list, tuple, set, frozenset, abc.Sequence, abc.Collection, abc.Iterable}

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from hansa.core.files import storage_error
 from hansa.errors import ConfigError, DataError
+from hansa.files import storage_error
 
 FILES, CODE = "files", "code"
 

@@ -13,13 +13,14 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 
+from hansa import registry
 from hansa.config import overrides as overriding
 from hansa.config.arguments import Arguments, convert, locate
-from hansa.core import registry
-from hansa.core.files import storage_error
-from hansa.core.job import Job, load_reference
+from hansa.core.job import Job
 from hansa.core.protocols import Dataset, FederatedData
 from hansa.errors import ConfigError, DataError
+from hansa.files import storage_error
+from hansa.references import load_reference
 
 _TABLES: Final = {"data": "source", "partition": "kind", "learner": "kind", "algorithm": "name", "metrics": ""}
 _TOP: Final = {"name": str, "seed": int, **dict.fromkeys(_TABLES, dict[str, Any]), "filters": list[dict[str, Any]]}

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from hansa import registry
 from hansa.config import evidence
 from hansa.config.jobfile import JobFile, read
-from hansa.core import codec, gate, registry, trees
-from hansa.core.job import Job, load_reference
+from hansa.core import codec, gate, trees
+from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.rng import generator
 from hansa.core.trees import Spec, Tree
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError, DataError, InputError, JobReferenceError, StorageError
+from hansa.references import load_reference
 
 SITES = 10  # of a job in Python that names a source without natural sites
 

@@ -22,10 +22,10 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from hansa.core.files import Buffer, storage_error, write_atomic
 from hansa.core.task import Shareable
 from hansa.core.trees import Array, Spec, Tree, unflatten
 from hansa.errors import CheckpointError, SpecError
+from hansa.files import Buffer, storage_error, write_atomic
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 from hansa.core.computation import Computation
-from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Select, pick
+from hansa.core.graph import Apply, Constant, Node, Parameter, Record, Select, pick
 from hansa.core.plan import Stage, plan
 from hansa.core.task import FLContext, Shareable, Signal
 from hansa.core.types import StructType
@@ -41,42 +41,15 @@ class FunctionExecutor(Executor):
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Run the stage's functions on the site's data and return what the stage reads."""
-        stage = self._stage(task_name)
-        return _reply(stage, client_values(stage, shareable.body, fl_ctx, abort_signal))
+        stage = self.stage(task_name)
+        return reply_of(stage, client_values(stage, shareable.body, fl_ctx, abort_signal))
 
-    def execute_many(
-        self, task_name: str, shareable: Shareable, contexts: Sequence[FLContext], abort_signal: Signal
-    ) -> list[Shareable]:
-        """The replies of many clients, computed together where a function is written for it.
+    def stage(self, task_name: str) -> Stage:
+        """The stage that a task stands for.
 
         Raises:
-            ConfigError: a function has no batched form; it is never run client by client in silence.
+            RunError: there is none of this name.
         """
-        self.require_batched(task_name)
-        stage = self._stage(task_name)
-        columns: dict[int, list[Any]] = {}
-        given = {id(node): unpack(shareable.body.get(label, {}), node.type) for label, node in stage.goes}
-        for node in stage.order:
-            columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
-        read = {id(node): columns[id(node)] for node in (*stage.fresh, *(node for _, node in stage.reads))}
-        rows = [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
-        return [_reply(stage, row) for row in rows]
-
-    def require_batched(self, task_name: str) -> None:
-        """Return if `execute_many` can run the task: each function has a batched form, or is written to be looped over.
-
-        Raises:
-            ConfigError: one has none; names it.
-        """
-        for node in self._stage(task_name).functions:
-            if not node.fn.loops and node.fn.many is None:
-                raise ConfigError(
-                    f"{node.fn.name} has no batched form, so the vectorised engine cannot run it",
-                    got=node.fn.about or node.fn.name,
-                    hint="use --engine loop or pool, or give the function a batched form: local_computation(fn, many=...)",
-                )
-
-    def _stage(self, task_name: str) -> Stage:
         stage = self._stages.get(task_name)
         if stage is None:
             raise RunError("no function serves this task", task=task_name, expected=self.tasks)
@@ -116,27 +89,11 @@ def _wanted(node: Apply, ctx: FLContext, abort: Signal) -> dict[str, object]:
     return {name: value for name, value in (("ctx", ctx), ("abort", abort)) if name in node.fn.wants}
 
 
-def _reply(stage: Stage, values: Mapping[int, Any]) -> Shareable:
+def reply_of(stage: Stage, values: Mapping[int, Any]) -> Shareable:
+    """What leaves a client: the stage's reads, and the metrics that its functions report."""
     metrics: dict[str, float] = {}
     for node in stage.fresh:
         reported = getattr(values[id(node)], "metrics", None)
         if type(reported) is dict or isinstance(reported, Mapping):
             metrics.update({str(name): float(value) for name, value in reported.items()})
     return Shareable({label: pack(values[id(node)], path=label) for label, node in stage.reads}, metrics)
-
-
-def _column(
-    node: Node, columns: Mapping[int, list[Any]], given: Mapping[int, Any], contexts: Sequence[FLContext], abort: Signal
-) -> list[Any]:
-    if isinstance(node, Broadcast):
-        return [given[id(node)]] * len(contexts)
-    if isinstance(node, Parameter):
-        return [ctx.load(node.name) for ctx in contexts]
-    if isinstance(node, Select):
-        return [pick(value, node.key) for value in columns[id(node.source)]]
-    if isinstance(node, Apply) and not node.fn.loops and node.fn.many is not None:
-        names = [name for name, _ in node.fn.parameters]
-        sources = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
-        rows = [tuple(columns[id(sources[name])][i] for name in names if name in sources) for i in range(len(contexts))]
-        return node.fn.many(rows, contexts, abort)
-    return [compute(node, {key: column[i] for key, column in columns.items()}, ctx, abort) for i, ctx in enumerate(contexts)]

@@ -32,7 +32,7 @@ def predict(
     import numpy as np
 
     from hansa.cli import quiet
-    from hansa.core.files import write_atomic
+    from hansa.files import write_atomic
     from hansa.record.folder import RunFolder
 
     folder = RunFolder.find(run, root=root)
@@ -111,8 +111,8 @@ def _csv(path: Path, drop: list[str], features: list[str]) -> Array:
 
     import numpy as np
 
-    from hansa.core.registry import nearest
     from hansa.errors import DataError
+    from hansa.registry import nearest
 
     try:
         lines = [line for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True) if line]
@@ -139,8 +139,8 @@ def _in_order(names: list[str], features: list[str], path: Path) -> list[str]:
     Raises:
         DataError: one is missing, unknown, or there twice; names it.
     """
-    from hansa.core.registry import nearest
     from hansa.errors import DataError
+    from hansa.registry import nearest
 
     if not features:
         return names

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hansa.core import registry
+from hansa import registry
 from hansa.core.protocols import Evaluation, Metric
 from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
+from hansa import registry
 from hansa.aggregation.sums import Sum
-from hansa.core import registry
 from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map

@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from hansa.core import trees
-from hansa.core.registry import nearest
 from hansa.core.round import is_real
 from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError
 from hansa.learning.standardise import MEAN, SCALE
+from hansa.registry import nearest
 
 Name: TypeAlias = Literal["sgd", "adam", "yogi", "adagrad"]
 Slots: TypeAlias = dict[str, Array]

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from hansa.core import codec, registry
+from hansa import registry
+from hansa.core import codec
 from hansa.core.protocols import Aggregator, Dataset, Metric
 from hansa.core.round import is_real
 from hansa.core.trees import Tree

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from hansa.core.registry import nearest
 from hansa.core.round import is_count, is_real
 from hansa.errors import ConfigError
+from hansa.registry import nearest
 
 Schedule: TypeAlias = Callable[[int], float]
 

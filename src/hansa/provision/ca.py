@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hansa.core.files import write_atomic
 from hansa.errors import InputError
+from hansa.files import write_atomic
 from hansa.runtime.authz.certificates import (
     BOOTSTRAP_DAYS,
     YEAR_DAYS,

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.registry import nearest
 from hansa.errors import ConfigError
 from hansa.provision import ca, kits
 from hansa.provision.project import Person, Project, Site, check
 from hansa.provision.state import Roster, load_roster, office, save_roster
+from hansa.registry import nearest
 from hansa.runtime.authz.policy import Member, Revoked, Role
 from hansa.runtime.authz.signed import fingerprint
 

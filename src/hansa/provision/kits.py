@@ -13,8 +13,8 @@ from typing import Final
 
 import pyzipper
 
-from hansa.core.files import storage_error, write_atomic
 from hansa.errors import InputError, RefusedError
+from hansa.files import storage_error, write_atomic
 from hansa.provision import ca
 from hansa.provision.project import Project
 from hansa.provision.state import Certificate

@@ -12,8 +12,8 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from cryptography import x509
 
-from hansa.core.registry import nearest
 from hansa.errors import ConfigError
+from hansa.registry import nearest
 from hansa.runtime.authz.certificates import NAME, pem
 from hansa.runtime.authz.policy import Member, Role, Rules
 from hansa.runtime.toml import read_toml

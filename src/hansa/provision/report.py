@@ -10,8 +10,8 @@ from typing import Any, Final, get_args
 import msgspec
 import typer
 
-from hansa.core.files import write_atomic
 from hansa.errors import ConfigError, InputError
+from hansa.files import write_atomic
 from hansa.provision.foreign.keys import Line
 from hansa.provision.foreign.migrate import SUFFIXES, migrate
 from hansa.provision.project import Project, read_project, to_toml

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.files import storage_error, write_atomic
 from hansa.errors import CheckpointError, ConfigError, InputError, VersionError
+from hansa.files import storage_error, write_atomic
 from hansa.provision.project import Project
 from hansa.runtime.authz.enrolment import Ticket
 from hansa.runtime.authz.policy import Member, Policy, Revoked

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.core import codec
-from hansa.core.files import storage_error
 from hansa.core.trees import Tree
 from hansa.errors import CheckpointError, StorageError
+from hansa.files import storage_error
 
 _NAME = re.compile(r"round-(\d+)\.safetensors")
 

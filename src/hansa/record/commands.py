@@ -130,8 +130,8 @@ def plot(
     as_json: Json = False,
 ) -> None:
     """Curves as a PNG: one run with its sites, or several runs' global models in one figure; a cross-site run's heat map."""
-    from hansa.core.files import write_atomic
     from hansa.errors import InputError
+    from hansa.files import write_atomic
     from hansa.record import matrix, results
     from hansa.record.plot import render
     from hansa.record.series import curves

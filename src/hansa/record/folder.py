@@ -13,15 +13,15 @@ from typing import Any, Literal
 import msgspec
 
 from hansa.core import codec
-from hansa.core.files import storage_error, write_atomic
-from hansa.core.registry import nearest
 from hansa.core.task import Shareable
 from hansa.core.trees import Tree
 from hansa.errors import InputError, MissingExtraError, SpecError, StorageError
+from hansa.files import storage_error, write_atomic
 from hansa.record import checkpoints, info
 from hansa.record.checkpoints import Checkpoint
 from hansa.record.info import RunInfo, State
 from hansa.record.lock import is_free
+from hansa.registry import nearest
 
 _UPDATE = re.compile(r"(?P<task>.+)-(?P<slot>\d+)\.safetensors")
 

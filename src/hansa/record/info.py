@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from hansa.core.files import storage_error
 from hansa.errors import InputError, StorageError, VersionError
+from hansa.files import storage_error
 
 FORMAT: Final = 1
 MOST_NAMES: Final = 10_000  # sites of which run.json lists the names; beyond, their number

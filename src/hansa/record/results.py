@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from hansa.core.files import storage_error, write_atomic
 from hansa.core.workflow import Outcome
 from hansa.errors import MissingExtraError, SpecError, StorageError
+from hansa.files import storage_error, write_atomic
 from hansa.record import matrix as matrices
 from hansa.record.folder import RunFolder
 from hansa.record.series import number

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hansa.core import registry
+from hansa import registry
 
 Points = list[tuple[int, float]]
 _COUNTS = frozenset({"examples", "steps", "weight", "bytes_up", "bytes_down", "seconds"})  # reported beside metrics; no curves

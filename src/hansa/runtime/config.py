@@ -14,8 +14,8 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.core.files import storage_error, write_atomic
 from hansa.errors import ConfigError, IdentityError, InputError
+from hansa.files import storage_error, write_atomic
 from hansa.runtime.authz.certificates import Authority, key_pem, new_key, read_key
 from hansa.runtime.authz.enrolment import Tickets
 from hansa.runtime.authz.policy import Role

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from hansa.core.files import storage_error
-from hansa.core.registry import nearest
 from hansa.errors import ConfigError
+from hansa.files import storage_error
+from hansa.registry import nearest
 
 LIMIT: Final = 4 * 1024 * 1024
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")

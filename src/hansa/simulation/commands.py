@@ -227,7 +227,7 @@ def _compared(compared: Compared) -> dict[str, Any]:
 def _save(compared: Compared, folder: Path) -> None:
     import msgspec
 
-    from hansa.core.files import write_atomic
+    from hansa.files import write_atomic
 
     write_atomic(folder / "baselines.json", [msgspec.json.format(msgspec.json.encode(_compared(compared)), indent=2), b"\n"])
 

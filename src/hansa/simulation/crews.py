@@ -10,6 +10,7 @@ from hansa.core.task import Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
 from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, failure_of
+from hansa.simulation.vectorised import execute_many, require_batched
 
 CHUNK = 256  # clients that are computed together: bounds the memory of stacked models
 
@@ -56,7 +57,7 @@ class Vectorised:
         Raises:
             ConfigError: a function of the task has no batched form.
         """
-        self._executor.require_batched(task.name)
+        require_batched(self._executor, task.name)
         self._task, self._kept = task, kept
         self._coming, self._ready = dict.fromkeys(calls), {}
 
@@ -88,7 +89,7 @@ class Vectorised:
         memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
         contexts = [self._sites.context(task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
         try:
-            replies = self._executor.execute_many(task.name, task.shareable, contexts, self._abort)
+            replies = execute_many(self._executor, task.name, task.shareable, contexts, self._abort)
             each = zip(replies, contexts, memories, strict=True)
             return [Answer(self._sites.filtered(reply, ctx), puts=memory.puts) for reply, ctx, memory in each]
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from hansa.core import registry
+from hansa import registry
 from hansa.core.job import Job
 from hansa.data import datasets, partition
 from hansa.data.federated import FederatedRows

@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 from hansa.core import codec, trees
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
-from hansa.core.registry import nearest
 from hansa.core.task import Reply, Task
 from hansa.core.trees import Tree
 from hansa.core.workflow import Outcome
@@ -29,6 +28,7 @@ from hansa.record.folder import RunFolder
 from hansa.record.info import Reference, RunInfo
 from hansa.record.progress import Mode, Progress
 from hansa.record.series import last_global
+from hansa.registry import nearest
 from hansa.simulation.crews import Loop, Vectorised
 from hansa.simulation.faults import Faults
 from hansa.simulation.federation import Saved, SimulatedFederation

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 
 from hansa.core import codec, trees
-from hansa.core.files import storage_error, write_atomic
 from hansa.core.task import Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
 from hansa.errors import ReplayError, StorageError
+from hansa.files import storage_error, write_atomic
 
 
 class Step(msgspec.Struct, frozen=True):

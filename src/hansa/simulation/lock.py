@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hansa.core.files import storage_error
 from hansa.errors import InputError
+from hansa.files import storage_error
 from hansa.record.lock import LOCK
 
 _held: set[int] = set()  # file descriptors of this process alone

@@ -30,10 +30,10 @@ from typing import Any, Literal, cast
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from hansa.core.job import FILE_MODULE
 from hansa.core.task import Failure, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
+from hansa.references import FILE_MODULE
 from hansa.simulation.sites import Answer, Call, Sites, failure_of
 
 _HEAD = struct.Struct("<QI")  # bytes of the message; number of its parts in a memory file, 0 when it follows in the channel

@@ -13,11 +13,11 @@ import numpy as np
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
-from hansa.core.registry import nearest
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.data.rows import Rows
 from hansa.errors import ClientError, DataError, HansaError, SpecError
+from hansa.registry import nearest
 
 OWN = "data"  # the label by which any job's functions may call the job's own data set
 _NO_NUMBERS = "OSUMm"  # numpy's kinds of objects, strings and times

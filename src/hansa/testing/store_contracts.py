@@ -12,8 +12,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from hansa.core.files import Buffer
 from hansa.errors import InputError
+from hansa.files import Buffer
 from hansa.runtime.audit.chain import Verified, verify
 from hansa.runtime.store.blob import Blobs, DigestError, MissingBlobError, OffsetError
 from hansa.runtime.store.event import DATA_LIMIT, GENESIS, Commit, Entry, Events

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from hansa import registry
 from hansa.adapters.numpy import NumpyLearner, logistic, mlp, softmax
 from hansa.adapters.numpy.nets import Net
-from hansa.core import registry, trees
+from hansa.core import trees
 from hansa.core.protocols import FitConfig, Update
 from hansa.core.rng import generator
 from hansa.core.task import Signal

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from hansa.core import registry, trees
+from hansa import registry
+from hansa.core import trees
 from hansa.core.protocols import FitConfig, Learner, Update
 from hansa.core.rng import generator
 from hansa.core.task import Signal

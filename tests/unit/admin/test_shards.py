@@ -7,11 +7,11 @@ import pytest
 
 from hansa.admin.here import shards
 from hansa.admin.here.local import Source, prepare, source
-from hansa.core.job import load_reference
 from hansa.core.protocols import Dataset
 from hansa.errors import DataError, InputError
 from hansa.provision.changes import provision
 from hansa.provision.project import Organisation, Person, Project, ServerSection
+from hansa.references import load_reference
 from hansa.runtime.config import load_kit, load_site
 
 DATA = """\

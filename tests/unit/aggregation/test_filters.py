@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hansa.aggregation.filters import clip
-from hansa.core.registry import find
 from hansa.core.task import FLContext, Shareable
 from hansa.core.trees import equal
 from hansa.errors import ConfigError, SpecError
+from hansa.registry import find
 
 
 def test_only_the_update_is_clipped() -> None:

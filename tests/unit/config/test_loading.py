@@ -68,7 +68,7 @@ def test_a_job_in_python_and_its_data_come_from_one_run_of_the_file(tmp_path: Pa
 def test_a_function_of_data_is_given_the_jobs_seed(tmp_path: Path) -> None:
     path = own(tmp_path)
     load(path, overrides=["seed=9"], environment=str(tmp_path))
-    from hansa.core.job import load_reference
+    from hansa.references import load_reference
 
     assert load_reference(path.replace(":job", ":seen")) == [(9, tmp_path)]
 

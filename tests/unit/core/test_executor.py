@@ -1,16 +1,15 @@
 """Executors: a task's name leads to functions; what they read leaves, and nothing else."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from hansa.core.computation import federated_computation, local_computation
+from hansa.core.computation import federated_computation
 from hansa.core.executor import FunctionExecutor
 from hansa.core.intrinsics import federated_broadcast, federated_map, federated_sum
 from hansa.core.task import FLContext, Shareable, Signal
-from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, Server
+from hansa.core.types import Clients, Server
 from hansa.errors import ConfigError, RunError
 
 
@@ -70,29 +69,3 @@ def test_functions_get_the_context_and_the_signal_they_ask_for() -> None:
     stopped.trigger("enough")
     with pytest.raises(RunError, match="enough"):
         executor.execute("where", Shareable(), context(1.0), stopped)
-
-
-def batched() -> FunctionExecutor:
-    def many(rows: Sequence[tuple[float, float]], contexts: Sequence[FLContext], abort: Signal) -> list[float]:
-        return [by * x for by, x in rows]
-
-    @local_computation(np.float32, np.float32, many=many)
-    def times(by: Any, x: Any) -> np.float32:
-        raise AssertionError("the batched form is used")
-
-    @federated_computation(FederatedType(np.float32, SERVER), FederatedType(np.float32, CLIENTS))
-    def scaled(by: Any, x: Any) -> Any:
-        return federated_sum(federated_map(times, {"x": x, "by": federated_broadcast(by)}))
-
-    return FunctionExecutor([scaled])
-
-
-def test_many_clients_are_computed_in_one_call_where_there_is_a_batched_form() -> None:
-    contexts = [context(1.0, 0), context(2.0, 1)]
-    replies = batched().execute_many("times", Shareable({"by": np.asarray(3.0, np.float32)}), contexts, Signal())
-    assert [float(np.asarray(reply.body["times"])) for reply in replies] == [3.0, 6.0]
-
-
-def test_without_a_batched_form_nothing_is_looped_in_silence() -> None:
-    with pytest.raises(ConfigError, match=r"add has no batched form.*engine loop"):
-        FunctionExecutor([shifted]).execute_many("add", Shareable({"by": np.asarray(1.0)}), [context(1.0)], Signal())

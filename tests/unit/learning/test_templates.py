@@ -217,6 +217,7 @@ def test_the_batched_form_gives_what_the_clients_give_one_by_one(algorithm: Algo
     from hansa.core.executor import FunctionExecutor
     from hansa.core.plan import plan
     from hansa.core.task import Shareable
+    from hansa.simulation.vectorised import execute_many
 
     executor = FunctionExecutor(job.computations)
     (stage,) = plan(job.process.next).stages
@@ -229,7 +230,7 @@ def test_the_batched_form_gives_what_the_clients_give_one_by_one(algorithm: Algo
             for k in range(3)
         ]
 
-    many = executor.execute_many(stage.task, body, contexts(), Signal())
+    many = execute_many(executor, stage.task, body, contexts(), Signal())
     one = [executor.execute(stage.task, body, ctx, Signal()) for ctx in contexts()]
     for a, b in zip(many, one, strict=True):
         assert a.body.keys() == b.body.keys()

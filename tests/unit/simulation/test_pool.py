@@ -18,11 +18,12 @@ from threadpoolctl import threadpool_info
 
 import hansa as hs
 from hansa.core import trees
-from hansa.core.job import Job, load_reference
+from hansa.core.job import Job
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.data.federated import from_arrays
 from hansa.errors import ConfigError, RunError
+from hansa.references import load_reference
 from hansa.simulation.engine import simulate
 from hansa.simulation.pool import Pool, _recv, _send  # the channel is worth tests of its own
 from hansa.simulation.sites import Call, Sites

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from hansa.admin.here import shards
-from hansa.core.files import write_atomic
 from hansa.core.protocols import FederatedData
 from hansa.errors import InputError
+from hansa.files import write_atomic
 from hansa.provision.changes import provision
 from hansa.provision.kits import SITE_TOML
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site, to_toml

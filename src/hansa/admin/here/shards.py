@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hansa.config.loading import load
-from hansa.core.job import load_reference
 from hansa.core.protocols import FederatedData
 from hansa.errors import DataError, InputError
+from hansa.references import load_reference
 
 
 def by_label(job: str | None, data: str | None, *, folder: str | None = None) -> Mapping[str, FederatedData]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from hansa.core.files import storage_error
 from hansa.errors import ConfigError, MissingExtraError
+from hansa.files import storage_error
 
 LIMIT: Final = 512 * 1024  # bytes: a project of 5,000 sites has 300,000
 DEPTH: Final = 24

@@ -10,10 +10,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.core.bundle import Manifest
 from hansa.errors import IdentityError
 from hansa.runtime.authz.certificates import check_chain
 from hansa.runtime.authz.policy import Member, Policy
+from hansa.runtime.manifest import Manifest
 
 _HINT = "submit it again with the kit of its author"
 

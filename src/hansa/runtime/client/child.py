@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.files import storage_error
 from hansa.errors import RunError
+from hansa.files import storage_error
 from hansa.runtime.client.channel import LINE_LIMIT, Abort, Begin, Broken, Do, Done, FromWorker, Line, Ready, from_worker, to_line
 
 LOAD_S: Final = 300.0  # for a job to load: the largest libraries take half a minute

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from hansa.core import codec, trees
-from hansa.core.files import storage_error
 from hansa.core.task import Failure, Shareable
 from hansa.errors import ClientError, InputError, RefusedError
+from hansa.files import storage_error
 from hansa.runtime.client.channel import Done
 from hansa.runtime.config import SitePolicy
 from hansa.runtime.store.blob import Blob, Blobs

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from hansa.core.files import write_atomic
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
+from hansa.files import write_atomic
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.policy import read_policy
 from hansa.runtime.client.outbox import Key, Outbox

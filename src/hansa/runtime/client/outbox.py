@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hansa.core.files import storage_error
 from hansa.errors import StorageError, VersionError
+from hansa.files import storage_error
 from hansa.runtime.store.blob import require_digest
 from hansa.runtime.store.disk import Claim, sync_folder
 from hansa.runtime.store.event import canonical

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.files import storage_error, write_atomic
 from hansa.errors import InputError
+from hansa.files import storage_error, write_atomic
 from hansa.runtime.config import SECRET_FILES, Kit
 from hansa.runtime.protocol.messages import Ended
 

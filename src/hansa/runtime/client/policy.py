@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from hansa.core.bundle import Manifest
 from hansa.core.task import LOCAL_MODEL
 from hansa.runtime.config import SitePolicy
+from hansa.runtime.manifest import Manifest
 
 _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 

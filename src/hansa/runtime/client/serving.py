@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from hansa.core import codec
-from hansa.core.bundle import load_job
 from hansa.core.executor import Executor
-from hansa.core.files import storage_error
-from hansa.core.job import Job, load_reference
+from hansa.core.job import Job
 from hansa.core.task import FLContext, Shareable, Signal
 from hansa.core.trees import Tree
 from hansa.errors import ClientError, DataError, HansaError
+from hansa.files import storage_error
+from hansa.references import load_reference
 from hansa.runtime.client.channel import Begin, Broken, Do, Done
+from hansa.runtime.manifest import load_job
 
 _OFFERED: Final = ("slot", "site")  # what a loader may take
 

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from cryptography import x509
 
-from hansa.core.bundle import Manifest
 from hansa.errors import ConfigError, HansaError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Policy
@@ -17,6 +16,7 @@ from hansa.runtime.client.outbox import Outbox
 from hansa.runtime.client.places import Places
 from hansa.runtime.client.policy import Asked, Decision, decide
 from hansa.runtime.config import Kit, SiteConfig, load_site
+from hansa.runtime.manifest import Manifest
 from hansa.runtime.transport.http import Connection
 
 

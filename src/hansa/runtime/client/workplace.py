@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from hansa.core.bundle import Manifest
-from hansa.core.files import storage_error, write_atomic
 from hansa.core.task import Failure
 from hansa.errors import HansaError, InputError
+from hansa.files import storage_error, write_atomic
 from hansa.runtime.client import leaving
 from hansa.runtime.client.channel import Begin, Do, Done
 from hansa.runtime.client.child import Worker, WorkerBroken, WorkerDied
@@ -20,6 +19,7 @@ from hansa.runtime.client.policy import Decision
 from hansa.runtime.client.site import Site
 from hansa.runtime.config import SiteConfig
 from hansa.runtime.jobs.bundle import LIMITS, extract, open_bundle
+from hansa.runtime.manifest import Manifest
 from hansa.runtime.protocol.messages import Assignment, Offer
 from hansa.runtime.store.blob import Blob
 from hansa.runtime.store.blobs import FileBlobs

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.bundle import ENTRIES, MANIFEST, NAME, PACKED, Manifest, load_job
-from hansa.core.job import load_reference
 from hansa.errors import InputError
+from hansa.references import load_reference
+from hansa.runtime.manifest import ENTRIES, MANIFEST, NAME, PACKED, Manifest, load_job
 
 _LEFT_OUT: Final = {"__pycache__", "runs"}
 

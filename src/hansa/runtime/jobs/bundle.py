@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from hansa.core.bundle import ENTRIES, FORMAT, MANIFEST, NAME, PACKED, Manifest
-from hansa.core.files import storage_error
 from hansa.errors import InputError
+from hansa.files import storage_error
+from hansa.runtime.manifest import ENTRIES, FORMAT, MANIFEST, NAME, PACKED, Manifest
 
 _HEADER: Final = 30  # bytes of an entry's local header, before its name
 _END: Final = 22  # bytes of the last record

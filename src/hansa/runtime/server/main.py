@@ -15,8 +15,8 @@ from typing import Any, Final
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
-from hansa.core.files import storage_error
 from hansa.errors import InputError, UnreachableError
+from hansa.files import storage_error
 from hansa.runtime.config import Kit, ServerSettings, load_kit
 from hansa.runtime.server.app import Served, make_app
 from hansa.runtime.server.door import Door

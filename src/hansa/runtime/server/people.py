@@ -14,11 +14,11 @@ from typing import Final, Literal
 import msgspec
 from cryptography import x509
 
-from hansa.core.bundle import Manifest
 from hansa.errors import InputError, RefusedError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Policy
 from hansa.runtime.jobs.bundle import open_bundle
+from hansa.runtime.manifest import Manifest
 from hansa.runtime.server.door import Asker, Door
 from hansa.runtime.server.inbox import Inbox
 from hansa.runtime.server.places import Places

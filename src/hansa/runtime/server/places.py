@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hansa.core.files import storage_error
+from hansa.files import storage_error
 
 LIVE_LIMIT: Final = 16 * 1024 * 1024  # bytes of live lines that are kept of one run
 

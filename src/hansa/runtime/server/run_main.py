@@ -21,7 +21,6 @@ from typing import Any, Final, Literal
 
 from threadpoolctl import threadpool_limits
 
-from hansa.core.bundle import load_job
 from hansa.core.job import Job
 from hansa.core.task import Aborted, Reply, Task
 from hansa.errors import ClientError, HansaError, RunError
@@ -30,6 +29,7 @@ from hansa.record.folder import RunFolder
 from hansa.record.info import RunInfo
 from hansa.record.series import last_global
 from hansa.runtime.jobs.link import Done, Link, Ready, ServerGone, Start
+from hansa.runtime.manifest import load_job
 from hansa.runtime.server.federation import DeployedFederation, Saved
 from hansa.runtime.store.blobs import FileBlobs
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from hansa.core.files import Buffer
 from hansa.errors import InputError, StorageError
+from hansa.files import Buffer
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

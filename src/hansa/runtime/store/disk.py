@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hansa.core.files import storage_error
 from hansa.errors import StorageError
+from hansa.files import storage_error
 
 
 class Claim:

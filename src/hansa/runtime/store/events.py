@@ -34,8 +34,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from hansa.core.files import storage_error
 from hansa.errors import StorageError, VersionError
+from hansa.files import storage_error
 from hansa.runtime.store.disk import Claim, sync_folder
 from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, Event, Events, Head, Line, lines, link
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from hansa.core.files import Buffer
 from hansa.errors import InputError
+from hansa.files import Buffer
 from hansa.runtime.store.blob import DigestError, OffsetError
 from hansa.runtime.store.disk import pwrite, storage
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from hansa.core.files import Buffer, storage_error
 from hansa.errors import InputError, StorageError
+from hansa.files import Buffer, storage_error
 from hansa.runtime.protocol.messages import CHUNK
 from hansa.runtime.transport.faults import LostError
 from hansa.runtime.transport.http import Connection

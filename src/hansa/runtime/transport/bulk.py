@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 
-from hansa.core.files import storage_error
+from hansa.files import storage_error
 from hansa.runtime.transport.faults import refusal
 from hansa.runtime.transport.way import way
 

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hansa.core.bundle import Manifest
 from hansa.runtime.client.policy import Asked, Decision, code_hash, decide
 from hansa.runtime.config import SitePolicy
+from hansa.runtime.manifest import Manifest
 
 NOON = datetime(2024, 5, 6, 12, 0, 30)
 MANIFEST = Manifest(

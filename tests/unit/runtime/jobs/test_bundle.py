@@ -16,13 +16,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.core.bundle import MANIFEST, load_job
 from hansa.errors import IdentityError, InputError, JobReferenceError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.certificates import Identity, certify, der, make_root, new_key
 from hansa.runtime.authz.policy import Member, Policy, Revoked
 from hansa.runtime.jobs.build import Signer, build
 from hansa.runtime.jobs.bundle import Limits, extract, open_bundle
+from hansa.runtime.manifest import MANIFEST, load_job
 
 JOB = """
 import hansa as hs

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hansa.core.files import write_atomic
 from hansa.errors import StorageError
+from hansa.files import write_atomic
 
 
 def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:

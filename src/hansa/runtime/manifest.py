@@ -13,9 +13,10 @@ from typing import Final, cast
 
 import msgspec
 
-from hansa.core import registry
-from hansa.core.job import Job, load_reference
+from hansa import registry
+from hansa.core.job import Job
 from hansa.errors import JobReferenceError
+from hansa.references import load_reference
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

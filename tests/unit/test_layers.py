@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "evaluation": {"core"},
     "learning": {"core", "aggregation"},
     "adapters": {"core"},
+    "client": {"core", "runtime"},
     "record": {"core"},
     "config": {"core"},
     "simulation": {"core", "data", "record"},
@@ -40,6 +41,7 @@ OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a p
     "client": {"protocol", "transport", "config", "manifest"} | LEAVES,
     "provision": {"config", "authz", "toml"},
     "admin": {"config", "manifest", "protocol", "transport"} | LEAVES,  # neither server nor client: it speaks HTTP to the one
+    "hansa.client": {"client"},
 }
 FOREIGN: dict[str, set[str]] = {
     **{module: set() for module in GROUND},
@@ -73,8 +75,9 @@ def violations(module: str, source: str) -> list[str]:
     for name in imports(tree):
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own]
+        ours = ours or (adapter == "script" and name.startswith("hansa.client"))  # the framework that it adapts
         other_adapter = own == second == "adapters" and third != adapter
-        part = f"{module}..".split(".")[2] if own == "runtime" else own
+        part = f"{module}..".split(".")[2] if own == "runtime" else {"client": "hansa.client"}.get(own, own)
         hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})
         if not (ours or foreign) or other_adapter or hidden:
@@ -110,6 +113,8 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("hansa.runtime.config", "from hansa.provision import kits", ["hansa.provision.kits"]),
         ("hansa.admin.client", "from hansa.runtime.server import views", ["hansa.runtime.server.views"]),
         ("hansa.admin.here.up", "from hansa.simulation import engine", ["hansa.simulation.engine"]),
+        ("hansa.client.door", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
+        ("hansa.adapters.torch", "from hansa.client import line", ["hansa.client.line"]),
     ],
 )
 def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:
@@ -126,6 +131,8 @@ def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str
         ),
         ("hansa.data.commands", "import typer\ndef f():\n    from hansa.learning import fedavg"),
         ("hansa.provision.kits", "from hansa.runtime.config import Kit\nfrom hansa.runtime.authz import policy"),
+        ("hansa.client.start", "from hansa.runtime.client.sandbox import end_with"),
+        ("hansa.adapters.script.process", "from hansa.client import line"),
         ("hansa.runtime.client.loop", "from hansa.runtime.protocol import messages\nfrom hansa.runtime.store import blobs"),
     ],
 )

@@ -307,4 +307,4 @@ def _metrics(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_learner(target: object) -> bool:
-    return not inspect.isclass(target) and all(hasattr(target, name) for name in ("init", "fit", "predict"))
+    return not inspect.isclass(target) and hasattr(target, "init") and (hasattr(target, "fit") or hasattr(target, "fit_at"))

@@ -59,6 +59,16 @@ class Job:
         """The plan of each computation."""
         return [plan(computation) for computation in self.computations]
 
+    @property
+    def workers(self) -> list[object]:
+        """What works at the sites: the learners of the workflow and of its steps, and the job's own executor.
+
+        One that is made of files names them (`files`): they travel with the job. One that starts processes ends them (`close`).
+        """
+        flows = (self.workflow, *getattr(self.workflow, "steps", ()))
+        found = [*(getattr(flow, "learner", None) for flow in flows), self.executor]
+        return [each for each in found if each is not None]
+
     def describe(self) -> str:
         """What will run where and what leaves, as text."""
         about = getattr(self.workflow, "about", "") or type(self.workflow).__name__

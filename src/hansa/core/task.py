@@ -78,10 +78,11 @@ class Aborted(RunError):
 
 
 class Signal:
-    """Asks running work to stop: `trigger` it from any thread; work calls `check` now and then."""
+    """Asks running work to stop: `trigger` it from any thread; work calls `check` now and then, or waits and is among `calls`."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.calls: list[Callable[[], object]] = []  # what is called by the thread that asks
         self.reason = ""
 
     def trigger(self, reason: str = "aborted") -> None:
@@ -89,6 +90,8 @@ class Signal:
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
+            for call in tuple(self.calls):
+                call()
 
     @property
     def triggered(self) -> bool:

@@ -187,7 +187,7 @@ class Rounds:
     def _train(self, federation: Federation, state: Any, number: int) -> tuple[Round, dict[str, Any]]:
         done = self.train(self.process, federation, state, number, self.policy)
         sites = {site: dict(values) for site, values in done.metrics.items()}
-        record: dict[str, Any] = {"round": number, "global": _pooled_loss(sites), "sites": sites, "refused": [], "lost": []}
+        record: dict[str, Any] = {"round": number, "global": _pooled(sites), "sites": sites, "refused": [], "lost": []}
         _missed(record, None, done.refused, [reply.site for reply in done.lost])
         return done, record
 
@@ -252,8 +252,10 @@ def _missed(record: dict[str, Any], computation: Computation | None, refused: Se
     record["lost"] += [site for site in lost if site not in record["lost"]]
 
 
-def _pooled_loss(sites: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The training loss over the cohort, weighted by examples; nothing when no site reports one."""
-    pairs = [(v["train_loss"], v.get("examples", 1.0)) for v in sites.values() if "train_loss" in v]
-    total = math.fsum(n for _, n in pairs)
-    return {"train_loss": math.fsum(loss * n for loss, n in pairs) / total} if total else {}
+def _pooled(sites: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What training reported (`train_loss`, ...) over the cohort, weighted by examples; of each, over the sites that report it."""
+    said = [(name, value, v.get("examples", 1.0)) for v in sites.values() for name, value in v.items() if name.startswith("train_")]
+    totals = {name: math.fsum(n for other, _, n in said if other == name) for name, *_ in said}
+    return {
+        name: math.fsum(value * n for other, value, n in said if other == name) / total for name, total in totals.items() if total
+    }

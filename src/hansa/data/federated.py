@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -18,12 +19,14 @@ from hansa.errors import DataError
 __all__ = [
     "FederatedRows",
     "Names",
+    "Places",
     "Rows",
     "SiteSummary",
     "Summary",
     "describe",
     "divide",
     "from_arrays",
+    "paths",
     "pool",
     "population",
 ]
@@ -122,6 +125,37 @@ class Names(Sequence[str]):
 
     def _name(self, slot: int) -> str:
         return f"site-{slot:0{max(3, len(str(self.total - 1)))}d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Sites whose data are files or folders that the job's own code reads: `load` gives the path. See `paths`."""
+
+    sites: tuple[str, ...]
+    folders: tuple[Path, ...]
+
+    def load(self, slot: int) -> Path:
+        """The path of one site's data."""
+        if not 0 <= slot < len(self.sites):
+            raise DataError("there is no such slot", got=slot, expected=f"0 to {len(self.sites) - 1}")
+        return self.folders[slot]
+
+
+def paths(sites: Mapping[str, str | Path]) -> Places:
+    """A site for each entry, in order, whose data are a file or folder: what site.toml's `label = "/srv/images"` is at a real site.
+
+    >>> paths({"here": "."}).load(0) == Path.cwd()
+    True
+
+    Raises:
+        DataError: there is no site, or nothing at a path; names the site.
+    """
+    if not sites:
+        raise DataError("a federated data set needs at least one site", path="sites")
+    for name, place in sites.items():
+        if not Path(place).exists():
+            raise DataError("there are no data at this path", site=name, path=str(place))
+    return Places(tuple(sites), tuple(Path(place).absolute() for place in sites.values()))
 
 
 def population(count: int, load: Callable[[int], Dataset], *, keep: int = 8) -> FederatedRows:

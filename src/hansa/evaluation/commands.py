@@ -74,7 +74,7 @@ def _learner(info: RunInfo) -> Learner:
     shape = info.settings.get("shape")
     job = load_job(reference.path, overrides=reference.overrides, data=reference.folder, shape=shape)
     learner = getattr(job.workflow, "learner", None)
-    if learner is None:
+    if not hasattr(learner, "predict"):  # a script's predictions are its own affair
         raise InputError("the run's job has no learner to predict with", run=info.id, path=reference.path)
     return cast("Learner", learner)
 

@@ -22,6 +22,7 @@ from hansa.core.types import CLIENTS, TREE
 from hansa.core.workflow import Outcome
 from hansa.errors import ConfigError, RunError, StorageError, UpdateError
 from hansa.learning.metrics import evaluation, resolve
+from hansa.learning.on_site import SiteLearner, reported
 from hansa.learning.options import changed
 from hansa.learning.personal import LOCAL, Personal, memory_of
 from hansa.learning.standardise import MEAN, SCALE
@@ -53,7 +54,7 @@ class Matrix:
 
 
 def cross_site(
-    learner: Learner,
+    learner: Learner | SiteLearner,
     *,
     models: Mapping[str, Tree | str] | Sequence[str] | None = None,
     local: bool = False,
@@ -82,9 +83,11 @@ def cross_site(
     """
     if part not in ("train", "valid", "test"):
         raise ConfigError("no such part", path="part", expected="train, valid or test", got=repr(part))
-    if not hasattr(learner, "evaluate"):
+    on_site = isinstance(learner, SiteLearner)
+    if not (on_site or hasattr(learner, "evaluate")):
         raise ConfigError("not a Learner: it has no evaluate", path="learner", got=type(learner).__name__)
-    measured = resolve(learner.metrics if metrics is None else metrics)
+    named = learner.metrics if metrics is None else metrics
+    measured = reported(named) if on_site else resolve(named)
     if not measured:
         raise ConfigError("nothing to measure", path="metrics", hint='name some, such as ["accuracy", "loss"]')
     given = _loaded(models or {}, folder or Path())
@@ -96,11 +99,11 @@ def cross_site(
     settings = ", ".join([repr(learner), *changed(policy), *([f"personal={list(personal)}"] if personal else [])])
     about = f"cross-site evaluation on {part} rows by {by}, {settings}" + (f": {', '.join(what)}" if what else "")
     files = tuple(each for each in (models.values() if isinstance(models, Mapping) else models or ()) if isinstance(each, str))
-    return CrossSite(plain, whose, _submission() if local else None, tuple(measured), given, policy, part, about, files)
+    return CrossSite(plain, whose, _submission() if local else None, tuple(measured), given, policy, part, about, files, learner)
 
 
 def evaluate(
-    learner: Learner,
+    learner: Learner | SiteLearner,
     *,
     model: Tree | str,
     part: Where = "test",
@@ -131,6 +134,7 @@ class CrossSite:
     part: str
     about: str
     files: Sequence[str] = ()
+    learner: Learner | SiteLearner | None = None
 
     @property
     def computations(self) -> Sequence[Computation]:

@@ -15,6 +15,7 @@ from hansa.core.task import Failure, Reply, Shareable
 from hansa.core.trees import Tree
 from hansa.core.workflow import Process, Rounds
 from hansa.errors import ConfigError, QuorumError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.templates import Options, Setup, State
 
 Order = Literal["fixed", "random"]
@@ -22,7 +23,7 @@ _SKIPPED = Failure("lost", "the site gave no answer at its turn")
 
 
 def cyclic(
-    learner: Learner, *, rounds: int, cohort: int | None = None, order: Order = "fixed", **options: Unpack[Options]
+    learner: Learner | SiteLearner, *, rounds: int, cohort: int | None = None, order: Order = "fixed", **options: Unpack[Options]
 ) -> Rounds:
     """Rounds in which the model visits `cohort` sites (None: all), one after the other: each trains from where the last stopped.
 

@@ -9,12 +9,13 @@ from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
 from hansa.learning import schedules
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.schedules import Schedule
 from hansa.learning.templates import Options, Setup, State
 
 
 def fedavg(
-    learner: Learner,
+    learner: Learner | SiteLearner,
     *,
     rounds: int,
     cohort: int | None = None,

@@ -9,6 +9,7 @@ from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
 from hansa.learning import schedules
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import Name, Optimizer
 from hansa.learning.options import changed
 from hansa.learning.schedules import Schedule
@@ -16,7 +17,7 @@ from hansa.learning.templates import Options, Setup, State
 
 
 def fedopt(
-    learner: Learner,
+    learner: Learner | SiteLearner,
     *,
     rounds: int,
     cohort: int | None = None,

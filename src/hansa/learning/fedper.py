@@ -8,10 +8,11 @@ from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.templates import Options, Setup, State
 
 
-def fedper(learner: Learner, *, rounds: int, cohort: int | None = None, **options: Unpack[Options]) -> Rounds:
+def fedper(learner: Learner | SiteLearner, *, rounds: int, cohort: int | None = None, **options: Unpack[Options]) -> Rounds:
     """Rounds of FedPer over `cohort` sites (None: all): FedAvg on the shared leaves, while those named by `personal` never leave.
 
         (b, p_i) <- local training from (b, p_i),   then   b <- b + sum n_i (b_i - b) / sum n_i

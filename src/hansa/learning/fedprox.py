@@ -9,10 +9,13 @@ from hansa.core.round import is_real
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.templates import Options, Setup, State
 
 
-def fedprox(learner: Learner, *, rounds: int, cohort: int | None = None, mu: float = 0.01, **options: Unpack[Options]) -> Rounds:
+def fedprox(
+    learner: Learner | SiteLearner, *, rounds: int, cohort: int | None = None, mu: float = 0.01, **options: Unpack[Options]
+) -> Rounds:
     """Rounds of FedProx over `cohort` sites (None: all): FedAvg whose sites minimise their loss plus a pull to the server's w.
 
         min_v  F_i(v) + mu/2 |v - w|^2,   then   w <- w + sum n_i delta_i / sum n_i

@@ -13,12 +13,13 @@ from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import parted
 from hansa.learning.templates import Options, Setup, State
 
 
 def fedsgd(
-    learner: Learner,
+    learner: Learner | SiteLearner,
     *,
     rounds: int,
     cohort: int | None = None,

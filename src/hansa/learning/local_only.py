@@ -10,10 +10,11 @@ from hansa.core.protocols import Dataset, Learner
 from hansa.core.types import Clients, Server
 from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.templates import Options, Setup, State, admitted
 
 
-def local_only(learner: Learner, *, rounds: int, cohort: int | None = None, **options: Unpack[Options]) -> Rounds:
+def local_only(learner: Learner | SiteLearner, *, rounds: int, cohort: int | None = None, **options: Unpack[Options]) -> Rounds:
     """Rounds in which `cohort` sites (None: all) train, each on with its own model: nothing but row counts and metrics leaves.
 
         w_i <- local training from w_i

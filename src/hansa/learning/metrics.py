@@ -11,10 +11,11 @@ from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
 from hansa.core.protocols import Dataset, Learner, Metric, Part
-from hansa.core.task import FLContext
+from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
 from hansa.core.types import TREE, Clients, ObjectType, Server, to_type
 from hansa.errors import ConfigError
+from hansa.learning.on_site import SiteLearner, told
 from hansa.learning.personal import Personal
 from hansa.learning.standardise import fitting
 
@@ -28,17 +29,21 @@ class Scores(NamedTuple):
 
 def evaluation(layers: Personal, part: Part, metrics: Sequence[Metric], *, name: str = "") -> Computation:
     """The computation that sums each metric's statistics over the sites' rows of one part; `name` is its task's."""
+    on_site = layers.learner if isinstance(layers.learner, SiteLearner) else None
 
-    def evaluate(model: Tree, data: Dataset, *, ctx: FLContext) -> Scores:
+    def evaluate(model: Tree, data: Dataset, *, ctx: FLContext, abort: Signal) -> Scores:
+        if on_site is not None:
+            values, rows_seen = on_site.evaluate_at(layers.whole(model, data, ctx), data, part, ctx=ctx, abort=abort)
+            return Scores(*told(values, rows_seen, metrics))
         rows = data.part(part)
         whole = layers.whole(model, data, ctx)
-        result = fitting(layers.learner, whole).evaluate(whole, rows)
+        result = fitting(cast(Learner, layers.learner), whole).evaluate(whole, rows)
         sums = {metric.name: metric.measure(rows.y, result) for metric in metrics}
         values = {metric.name: metric.value(sums[metric.name]) for metric in metrics} if len(rows) else {}
         return Scores(sums, values)
 
     takes = (("model", TREE), ("data", ObjectType("Dataset")))
-    local = LocalFunction(evaluate, name or f"evaluate_{part}", takes, to_type(Scores), frozenset({"ctx"}), loops=True)
+    local = LocalFunction(evaluate, name or f"evaluate_{part}", takes, to_type(Scores), frozenset({"ctx", "abort"}), loops=True)
 
     def sum_scores(model: Server[Tree], data: Clients[Dataset]) -> Server[Tree]:
         shared = federated_map(layers.shared, model)

@@ -84,6 +84,20 @@ def check(options: Options, *, algorithm: Callable[..., Any] | None = None, fixe
     _check_models(options)
 
 
+def check_on_site(options: Options) -> None:
+    """Return if a learner that reads and evaluates a site's data by itself can serve the options.
+
+    Raises:
+        ConfigError: one asks for rows or scores that Hansa does not see; names it.
+    """
+    for name, hint in (
+        ("standardise", "scale the features in the script"),
+        ("test", "the sites evaluate: name the metrics that the script reports"),
+    ):
+        if options.get(name):
+            raise ConfigError(f"{name!r} needs the rows, which the script reads by itself", path=name, hint=hint)
+
+
 def _check_training(options: Options) -> None:
     given: Mapping[str, Any] = options
     for name, least in (("epochs", 1), ("steps", 1), ("batch", 0)):

@@ -17,6 +17,7 @@ from hansa.core.rng import generator
 from hansa.core.task import FLContext
 from hansa.core.trees import Spec, Tree
 from hansa.errors import ConfigError, RunError
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.standardise import MEAN, SCALE, Standardised, moments_of, with_statistics
 
 LOCAL = "local"  # the name of a site's own model in its memory
@@ -36,7 +37,7 @@ class Personal:
         ConfigError: one of the two feature statistics would stay at the site, and the other not.
     """
 
-    learner: Learner
+    learner: Learner | SiteLearner
     patterns: Sequence[str] = ()
     init: Tree | None = None
     keep_local: bool = False  # whether a site keeps its whole model as it is after each training

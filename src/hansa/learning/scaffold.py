@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack, cast
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import TREE, Clients, Server
 from hansa.core.workflow import Rounds
-from hansa.errors import RunError
+from hansa.errors import ConfigError, RunError
 from hansa.learning import schedules
+from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import trained
 from hansa.learning.schedules import Schedule
 from hansa.learning.templates import TRAINING, Options, Setup, State, admitted, memory_of, training
@@ -60,6 +61,9 @@ def scaffold(
     Raises:
         ConfigError: an option is out of its range, or the learner takes other steps than SGD's; names it.
     """
+    if isinstance(learner, SiteLearner):
+        hint = "take fedavg or fedopt, or fedprox with a script that honours proximal"
+        raise ConfigError("scaffold corrects each step, which it cannot do in a script", path="learner", hint=hint)
     setup = replace(Setup.of(learner, options, algorithm=scaffold, plain_sgd=True), weighting="uniform")
     train = _controlled_training(setup)
     server_step = schedules.of(server_lr, path="server_lr")
@@ -92,7 +96,7 @@ def _controlled_training(setup: Setup) -> LocalFunction:
     def train(model: Tree, done: int, control: Tree, data: Dataset, *, ctx: FLContext, abort: Signal) -> ControlledStep:
         start = setup.personal.whole(model, data, ctx)
         config = setup.fit_config(done, correction=correction(control, ctx))
-        update = setup.learner.fit(start, training(data), config, rng=ctx.rng("fit"), abort=abort)
+        update = cast(Learner, setup.learner).fit(start, training(data), config, rng=ctx.rng("fit"), abort=abort)
         return _finished(setup, start, control, update, ctx)
 
     def train_many(

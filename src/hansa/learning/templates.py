@@ -29,6 +29,7 @@ from hansa.errors import ConfigError, DataError
 from hansa.learning import options as option
 from hansa.learning import schedules
 from hansa.learning.metrics import evaluation, resolve, scorer
+from hansa.learning.on_site import SiteLearner, reported
 from hansa.learning.optimizers import Optimizer, advance
 from hansa.learning.options import Options, changed
 from hansa.learning.personal import Personal, memory_of
@@ -60,14 +61,19 @@ class ClientStep(NamedTuple):
 class Setup:
     """A learner with the options of an algorithm. `config` is what each local training is asked for besides its step size."""
 
-    learner: Learner
+    learner: Learner | SiteLearner
     options: Options
     config: FitConfig = dataclasses.field(default_factory=FitConfig)
     weighting: Literal["examples", "uniform"] = "examples"  # what the algorithm does where the options say nothing
 
     @staticmethod
     def of(
-        learner: Learner, options: Options, *, algorithm: Callable[..., Any] | None = None, plain_sgd: bool = False, **config: Any
+        learner: Learner | SiteLearner,
+        options: Options,
+        *,
+        algorithm: Callable[..., Any] | None = None,
+        plain_sgd: bool = False,
+        **config: Any,
     ) -> Setup:
         """The setup of a learner; `config` are the algorithm's own fields of FitConfig, `algorithm` is named in errors.
 
@@ -77,7 +83,8 @@ class Setup:
         Raises:
             ConfigError: an option is unknown or out of its range, the learner is none or has another rule.
         """
-        if missing := [name for name in ("init", "fit", "evaluate", "predict", "metrics") if not hasattr(learner, name)]:
+        needs = () if isinstance(learner, SiteLearner) else ("init", "fit", "evaluate", "predict", "metrics")
+        if missing := [name for name in needs if not hasattr(learner, name)]:
             hint = "wrap a framework's model, as hansa.adapters.torch.TorchLearner does"
             raise ConfigError(f"not a Learner: it has no {missing[0]}", path="learner", got=type(learner).__name__, hint=hint)
         rule = getattr(learner, "rule", None)
@@ -87,8 +94,10 @@ class Setup:
                 f"{called} is for sites that take plain SGD steps", path="learner.optimizer", expected="sgd", got=rule
             )
         option.check(options, algorithm=algorithm, fixed=config)
+        if isinstance(learner, SiteLearner):
+            option.check_on_site(options)
         asked: dict[str, Any] = {name: options.get(name) for name in ("epochs", "steps", "batch", "clip")}
-        chosen: Learner = Standardised(learner) if options.get("standardise") else learner
+        chosen = Standardised(cast(Learner, learner)) if options.get("standardise") else learner
         return Setup(chosen, options, FitConfig(**{**asked, **config}))
 
     @property
@@ -146,10 +155,16 @@ class Setup:
 
     def local_training(self, name: str = "local_train") -> LocalFunction:
         """The client function `(model, round, data) -> ClientStep`, with its batched form where the learner has one."""
+        on_site = self.learner if isinstance(self.learner, SiteLearner) else None
+        learner = cast(Learner, self.learner)  # where it is not on_site
 
         def train(model: Tree, done: int, data: Dataset, *, ctx: FLContext, abort: Signal) -> ClientStep:
             start = self.personal.whole(model, data, ctx)
-            update = self.learner.fit(start, training(data), self.fit_config(done), rng=ctx.rng("fit"), abort=abort)
+            if on_site is not None:
+                update, said = on_site.fit_at(start, data, self.fit_config(done), ctx=ctx, abort=abort)
+                delta = self.personal.keep(start, update, ctx)
+                return ClientStep(delta, self.weight(update.examples), {**said, "examples": float(update.examples)})
+            update = learner.fit(start, training(data), self.fit_config(done), rng=ctx.rng("fit"), abort=abort)
             return self.step(self.personal.keep(start, update, ctx), update)
 
         def train_many(rows: Sequence[tuple[Tree, int, Dataset]], contexts: Sequence[FLContext], _: Signal) -> list[ClientStep]:
@@ -249,7 +264,9 @@ class Setup:
     ) -> Rounds:
         """The rounds of an algorithm whose `next` is `step`; `server_lr` and `settings` are the algorithm's own, for its plan."""
         o = self.options
-        metrics = resolve(self.learner.metrics if o.get("metrics") is None else o["metrics"] or ())
+        named = self.learner.metrics if o.get("metrics") is None else o["metrics"] or ()
+        on_site, learner = isinstance(self.learner, SiteLearner), cast(Learner, self.learner)  # one is asked for `predict` first
+        metrics = reported(named) if on_site else resolve(named)
 
         def values(sums: Tree) -> dict[str, float]:
             return {metric.name: metric.value(cast(Tree, sums[metric.name])) for metric in metrics}
@@ -268,7 +285,7 @@ class Setup:
             with_model=with_model,
             values=values,
             higher={metric.name: metric.higher_is_better for metric in metrics},
-            score=scorer(self.learner, o.get("test"), metrics),
+            score=scorer(learner, o.get("test"), metrics),
         )
         policy = Policy(
             cohort=cohort,
@@ -277,11 +294,16 @@ class Setup:
             over_select=o.get("over_select", 0.0),
             attempts=o.get("attempts", 1),
         )
-        watch = Watch(o.get("evaluate_every", 1), o.get("evaluate_sites", "cohort"), o.get("monitor"), o.get("patience"))
+        watch = Watch(
+            o.get("evaluate_every", 1),
+            o.get("evaluate_sites", "none" if on_site and not metrics else "cohort"),
+            o.get("monitor"),
+            o.get("patience"),
+        )
         stepped = server_lr is not None and server_lr.schedule != Constant(1.0)
         own = [*settings, *([f"server_lr={server_lr!r}"] if stepped else [])]
         said = [f"{name}, {rounds} rounds", *own, *changed(policy), *changed(watch), self.about, *option.given_data(o)]
-        made = Rounds(process, rounds, policy, watch, self.learner, ", ".join(said), o.get("init"))
+        made = Rounds(process, rounds, policy, watch, learner, ", ".join(said), o.get("init"))
         for schedule in (self.schedule, server_lr):
             if schedule is not None:
                 schedule.check(rounds)

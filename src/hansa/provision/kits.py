@@ -36,6 +36,7 @@ sandbox = "basic"               # strict | basic | off
 
 [data]                          # label = "file.py:function", beside this file; the function returns the site's rows
 # patients = "data.py:load"
+# scans = "/srv/scans"          # or a file or folder, for jobs whose own scripts read it
 
 [environments]                  # label = a virtual environment that jobs may ask for by that label
 # torch = "/opt/hansa/torch"

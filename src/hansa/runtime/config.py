@@ -331,7 +331,9 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """site.toml. `data` leads from a label to "file.py:function", `environments` from a label to a virtual environment.
+    """site.toml. `environments` leads from a label to a virtual environment.
+
+    `data` leads from a label to "file.py:function", or to a file or folder that a job's code is to read by itself: "/srv/images".
 
     `proxy` is that on the way to the server, as "http://proxy.example.org:3128"; "": what HTTPS_PROXY says; "none": no proxy.
     """
@@ -354,6 +356,12 @@ def load_site(kit: Kit) -> SiteConfig:
     config = read_toml(path, SiteConfig)
     for label, reference in config.data.items():
         file, _, function = reference.rpartition(":")
-        if not file or not function:
-            raise ConfigError("not a reference", path=f"$.data.{label}", got=repr(reference), expected="file.py:function")
+        if not is_place(reference) and not (file and function):
+            expected = 'file.py:function, or a path that begins with "/" or "./"'
+            raise ConfigError("not a reference", path=f"$.data.{label}", got=repr(reference), expected=expected)
     return config
+
+
+def is_place(reference: str) -> bool:
+    """Whether what a label leads to is a file or folder, not a function that loads."""
+    return reference.startswith(("/", "./", "../")) and ".py:" not in reference

@@ -35,7 +35,8 @@ class Loop:
         return self._sites.serve(self._task, call.slot, self._kept.get(call.slot, {}), self._abort)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End what the sites have started."""
+        self._sites.close()
 
 
 class Vectorised:

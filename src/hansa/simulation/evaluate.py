@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -68,9 +69,9 @@ def evaluate(
     chosen = seed if seed is not None else job.seed or 0
     sites = Sites(job, job.serve(), sets, names, chosen)
     kept = {slot: dict(trees) for slot, trees in (memory or {}).items()}
-    federation = SimulatedFederation(names, chosen, Loop(sites), memory=kept)
     computation = workflow.process.test if part == "test" else workflow.process.evaluate
-    with threads(Settings()):
+    with contextlib.closing(Loop(sites)) as crew, threads(Settings()):
+        federation = SimulatedFederation(names, chosen, crew, memory=kept)
         done = run(computation, federation, model, slots=slots, policy=Policy())
     return Evaluated(done.metrics, workflow.process.values(done.result))
 

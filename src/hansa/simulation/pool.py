@@ -99,7 +99,7 @@ class Pool:
         for worker in self._workers:
             worker.socket.close()  # the end of its input ends a worker that waits
         for worker in self._workers:
-            if worker.ended(within_s=0.5) is None:  # it is in the middle of a call whose result nobody will take
+            if worker.ended(within_s=0.5 if worker.calls else 5.0) is None:  # in the middle of a call that nobody waits for
                 worker.process.kill()
                 worker.ended(within_s=None)
         self._workers = []
@@ -255,7 +255,7 @@ def _work(sites: Sites, channel: socket.socket, threads: int, inherited: Sequenc
         each.close()
     task: Task | None = None
     abort = Signal()
-    with threadpool_limits(threads), contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.closing(sites), threadpool_limits(threads), contextlib.suppress(EOFError, ConnectionError):
         while True:
             first, second = _recv(channel)
             if isinstance(second, Task):

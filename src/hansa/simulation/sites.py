@@ -100,6 +100,12 @@ class Sites:
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             return Answer(Shareable(), failure_of(error))
 
+    def close(self) -> None:
+        """End what the job's learner or executor has started here, such as a script's processes."""
+        for made in self.job.workers:
+            if (close := getattr(made, "close", None)) is not None:
+                close()
+
     def filtered(self, reply: Shareable, ctx: FLContext) -> Shareable:
         """The reply after the job's filters at the site.
 
@@ -212,7 +218,7 @@ def require_tree(tree: object, *, path: str = "") -> None:
 def failure_of(error: BaseException) -> Failure:
     """A failure that says what was raised, and where in the site's code unless it is one of our errors, which say so themselves."""
     if isinstance(error, HansaError):
-        return Failure(error.code, str(error), error.path)
+        return Failure(error.code, str(error), error.path, error.trace if isinstance(error, ClientError) else "")
     trace = "".join(traceback.format_exception(error))
     return Failure(ClientError.code, traceback.format_exception_only(error)[-1].strip(), None, trace)
 

@@ -10,7 +10,7 @@ fedavg(learner, rounds=2, epoch=3)  # E: Unexpected keyword argument "epoch" for
 fedavg(learner, rounds="2")  # E: Argument "rounds" to "fedavg" has incompatible type "str"; expected "int"
 fedavg(learner)  # E: Missing named argument "rounds" for "fedavg"
 fedavg(learner, 2)  # E: Too many positional arguments for "fedavg"
-fedavg(object(), rounds=2)  # E: Argument 1 to "fedavg" has incompatible type "object"; expected "Learner"
+fedavg(object(), rounds=2)  # E: Argument 1 to "fedavg" has incompatible type "object"; expected "Learner | SiteLearner"
 fedsgd(learner, rounds=2, combine="median")  # E: Argument "combine" to "fedsgd" has incompatible type
 fedopt(learner, rounds=2, optimizer="adamw")  # E: Argument "optimizer" to "fedopt" has incompatible type
 fedavg(learner, rounds=2, weighting="rows")  # E: Argument "weighting" to "fedavg" has incompatible type

@@ -69,3 +69,11 @@ def test_functions_get_the_context_and_the_signal_they_ask_for() -> None:
     stopped.trigger("enough")
     with pytest.raises(RunError, match="enough"):
         executor.execute("where", Shareable(), context(1.0), stopped)
+
+
+def test_who_waits_for_something_else_is_called_when_a_stop_is_asked_for() -> None:
+    signal, told = Signal(), list[str]()
+    signal.calls.append(lambda: told.append(signal.reason))
+    signal.trigger("enough")
+    signal.trigger("again")
+    assert told == ["enough"]

@@ -274,9 +274,11 @@ def test_what_nobody_evaluates_can_neither_stop_nor_choose(asked: dict[str, Any]
 
 
 def test_training_loss_is_pooled_over_the_cohort_by_rows() -> None:
-    from hansa.core.workflow import _pooled_loss
+    from hansa.core.workflow import _pooled
 
     sites = {"a": {"train_loss": 1.0, "examples": 3.0}, "b": {"train_loss": 5.0, "examples": 1.0}, "c": {"other": 2.0}}
-    assert _pooled_loss(sites) == {"train_loss": 2.0}
-    assert _pooled_loss({}) == {}
-    assert math.isclose(_pooled_loss({"a": {"train_loss": 1.5}})["train_loss"], 1.5)
+    assert _pooled(sites) == {"train_loss": 2.0}
+    assert _pooled({}) == {}
+    assert math.isclose(_pooled({"a": {"train_loss": 1.5}})["train_loss"], 1.5)
+    both = {"a": {"train_loss": 1.0, "train_accuracy": 0.5, "examples": 3.0}, "b": {"train_accuracy": 0.9, "examples": 1.0}}
+    assert _pooled(both) == {"train_loss": 1.0, "train_accuracy": pytest.approx(0.6)}

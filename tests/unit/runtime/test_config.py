@@ -13,7 +13,17 @@ from hansa.errors import ConfigError, HansaError, IdentityError, InputError
 from hansa.runtime.authz.certificates import check_chain, der, signing_request
 from hansa.runtime.authz.enrolment import enrol
 from hansa.runtime.authz.policy import read_policy
-from hansa.runtime.config import Kit, SiteConfig, SitePolicy, load_kit, load_site, save_certificate, site_key, write_secret
+from hansa.runtime.config import (
+    Kit,
+    SiteConfig,
+    SitePolicy,
+    is_place,
+    load_kit,
+    load_site,
+    save_certificate,
+    site_key,
+    write_secret,
+)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +233,11 @@ def test_a_wrong_key_or_value_is_named_with_its_path(kits: Path, text: str, path
         site_toml(kits, text)
     assert path in str(caught.value.path)
     assert said in str(caught.value)
+
+
+def test_a_label_may_lead_to_a_function_or_to_a_place(kits: Path) -> None:
+    config = site_toml(kits, "[data]\nrows = 'data.py:load'\nscans = '/srv/scans'\nhere = './scans'\nodd = './data.py:load'\n")
+    assert [is_place(config.data[label]) for label in ("rows", "scans", "here", "odd")] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(

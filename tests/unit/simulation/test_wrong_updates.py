@@ -18,9 +18,10 @@ from hansa.core.round import Policy
 from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.data.federated import FederatedRows
 from hansa.data.rows import Rows
-from hansa.errors import DataError, QuorumError
+from hansa.errors import ClientError, DataError, QuorumError
 from hansa.learning.fedavg import fedavg
 from hansa.simulation.engine import Result, simulate
+from hansa.simulation.sites import failure_of
 
 ENGINES: list[dict[str, Any]] = [{}, {"workers": 2}, {"engine": "vectorised"}]
 
@@ -109,6 +110,11 @@ def test_one_line_of_code_has_one_traceback_whatever_values_it_names(capsys: pyt
     shown = capsys.readouterr().err
     assert shown.count("Traceback") == 1
     assert "site 'c' refused: ValueError: row 2" in shown
+
+
+def test_a_client_error_brings_the_traceback_of_where_it_happened() -> None:
+    failure = failure_of(ClientError("KeyError: 'age'", trace="in a process of the site's own"))
+    assert (failure.code, failure.message, failure.trace) == ("client", "KeyError: 'age'", "in a process of the site's own")
 
 
 def test_our_own_errors_say_what_is_wrong_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

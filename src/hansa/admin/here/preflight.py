@@ -16,7 +16,7 @@ from typing import Final
 from hansa.admin.channel import Channel
 from hansa.admin.wire import proxy_of
 from hansa.errors import ConfigError, HansaError, IdentityError
-from hansa.runtime.config import Kit, SiteConfig, load_kit, load_site
+from hansa.runtime.config import Kit, SiteConfig, is_place, load_kit, load_site
 
 KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
 RENEW_DAYS: Final = 14.0
@@ -145,6 +145,8 @@ def _settings(kit: Kit, config: SiteConfig) -> Check:
     policy = config.policy
     for label, reference in config.data.items():
         file = reference.rpartition(":")[0]
+        if is_place(reference) and not (kit.folder / reference).exists():
+            return Check("site.toml", SITE, False, f"data {label!r}: there is nothing at {kit.folder / reference}", "mend the path")
         if file.endswith(".py") and not (kit.folder / file).is_file():
             return Check("site.toml", SITE, False, f"data {label!r}: there is no {kit.folder / file}", "put the loader there")
     if not config.data:

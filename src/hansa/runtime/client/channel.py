@@ -20,7 +20,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
-    """The run. Paths are absolute. `data` leads from a label to the loader, relative to `base`.
+    """The run. Paths are absolute. `data` leads from a label to the loader, relative to `base`, and `places` to a file or folder.
 
     `hidden` is the agent's own, of which the worker may see `shown`; it writes in `folder`.
     """
@@ -35,6 +35,7 @@ class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     hidden: list[str]
     shown: list[str]
     sandbox: Literal["strict", "basic", "off"]
+    places: dict[str, str] = {}
     memory_bytes: int = 0
     file_bytes: int = 0
     gpus: int = 0

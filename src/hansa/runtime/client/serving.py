@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import mmap
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -69,6 +70,7 @@ class Served:
             names = self._done(task, memory)
         except (Exception, SystemExit) as error:
             code, message, path, trace = _told(error)
+            sys.stderr.write(trace)  # the site's own log has it, whoever else may see it
             return Done(
                 seq=task.seq, attempt=task.attempt, seconds=_since(begun), code=code, message=message, path=path, trace=trace
             )
@@ -99,8 +101,13 @@ class Served:
         return list(memory.puts)
 
     def _load(self, slot: int, label: str) -> Any:
-        """The site's data of that label; a label that the site does not know stands for the job's own."""
-        name = label if label in self._begin.data else self._job.data
+        """The site's data of that label, or the path of them; a label that the site does not know stands for the job's own."""
+        places = self._begin.places
+        name = label if label in self._begin.data or label in places else self._job.data
+        if name in places:
+            if not (place := Path(places[name])).exists():
+                raise DataError("the site's data are not there", path=str(place), hint="see [data] in site.toml")
+            return place
         if (name, slot) not in self._data:
             self._data[name, slot] = load_data(self._begin.data, name, Path(self._begin.base), slot=slot, site=self._begin.site)
         return self._data[name, slot]
@@ -143,7 +150,7 @@ def _require_shareable(reply: object, who: str) -> None:
 
 def _told(error: BaseException) -> tuple[str, str, str | None, str]:
     """Code, message, path and traceback of what was raised."""
-    trace = "".join(traceback.format_exception(error))
+    trace = (isinstance(error, ClientError) and error.trace) or "".join(traceback.format_exception(error))
     if isinstance(error, HansaError):
         return error.code, str(error), error.path, trace
     return ClientError.code, traceback.format_exception_only(error)[-1].strip(), None, trace

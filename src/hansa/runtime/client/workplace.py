@@ -17,7 +17,7 @@ from hansa.runtime.client.channel import Begin, Do, Done
 from hansa.runtime.client.child import Worker, WorkerBroken, WorkerDied
 from hansa.runtime.client.policy import Decision
 from hansa.runtime.client.site import Site
-from hansa.runtime.config import SiteConfig
+from hansa.runtime.config import SiteConfig, is_place
 from hansa.runtime.jobs.bundle import LIMITS, extract, open_bundle
 from hansa.runtime.manifest import Manifest
 from hansa.runtime.protocol.messages import Assignment, Offer
@@ -158,14 +158,16 @@ class Workplace:
         return worker
 
     def _begin(self, config: SiteConfig, manifest: Manifest) -> Begin:
+        base = self._site.kit.folder.absolute()
         return Begin(
             run=self._run,
             site=self._site.name,
             source=str(self._room.source),
             reference=manifest.reference,
             folder=str(self._room.work),
-            base=str(self._site.kit.folder.absolute()),
-            data=config.data,
+            base=str(base),
+            data={label: named for label, named in config.data.items() if not is_place(named)},
+            places={label: str(base / named) for label, named in config.data.items() if is_place(named)},
             hidden=self._site.places.hidden,
             shown=[str(self._room.folder)],
             sandbox=config.sandbox,

@@ -39,7 +39,8 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
     """
     root, own, within = _sources(reference)
     job = load_job(root, within)
-    paths = {*own, *(path for each in (*include, *job.include) for path in _below((root / each).resolve()))}
+    brought = [each for made in job.workers for each in getattr(made, "files", ())]
+    paths = {*own, *(path for each in (*include, *job.include, *brought) for path in _below((root / each).resolve()))}
     files = {_relative(path, root): path.read_bytes() for path in sorted(paths)}
     plan = job.describe()
     manifest = Manifest(

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -140,6 +141,14 @@ def test_data_is_loaded_once_and_kept(begin: Begin) -> None:
     for seq in (1, 2, 3):
         assert site.do(do(begin, seq=seq)).code == ""
     assert (Path(begin.base) / "loads").read_text() == "north\n"
+
+
+def test_a_label_can_lead_to_a_path_that_the_jobs_code_reads(begin: Begin, tmp_path: Path) -> None:
+    place = msgspec.structs.replace(begin, data={}, places={"rows": str(tmp_path / "body"), "gone": "/no/such/folder"})
+    site = served(place)
+    assert site._load(0, "rows") == tmp_path / "body"
+    with pytest.raises(DataError, match="are not there; at path /no/such/folder"):
+        site._load(0, "gone")
 
 
 def test_a_label_without_a_loader_is_named(begin: Begin) -> None:

@@ -180,15 +180,20 @@ class CrossSite:
         return self._matrix(rows, list(federation.sites))
 
     def _matrix(self, rows: Sequence[_Row], sites: Sequence[str]) -> Matrix:
+        metrics = {metric.name: metric.higher_is_better for metric in self.metrics}
+
+        def ordered(values: Mapping[str, float]) -> dict[str, float]:  # a checkpoint and the wire sort what they carry
+            return {name: values[name] for name in metrics if name in values}
+
         return Matrix(
             part=self.part,
-            metrics={metric.name: metric.higher_is_better for metric in self.metrics},
+            metrics=metrics,
             models=[row.model for row in rows],
             sites=sites,
-            cells={row.model: row.cells for row in rows},
-            pooled={row.model: row.pooled for row in rows},
+            cells={row.model: {site: ordered(row.cells[site]) for site in sites if site in row.cells} for row in rows},
+            pooled={row.model: ordered(row.pooled) for row in rows},
             sha256={row.model: row.sha256 for row in rows if row.sha256},
-            missing=[each for row in rows for each in row.missing],
+            missing=[{key: each[key] for key in ("model", "site", "code", "message")} for row in rows for each in row.missing],
         )
 
     def _row(self, federation: Federation, name: str, number: int) -> _Row:

@@ -160,20 +160,22 @@ def test_a_cut_off_evaluation_goes_on_after_the_last_model_with_the_same_matrix(
     class Interrupting(Linear):
         def evaluate(self, model: Tree, data: Dataset) -> Evaluation:
             calls.append(1)
-            if len(calls) == 6:
+            if len(calls) == 8:
                 raise KeyboardInterrupt
             return Linear.evaluate(self, model, data)
 
     training = fedavg(Linear(), rounds=2, metrics=[Loss()], keep_local=True, evaluate_sites="none")
     job = Job("c", Sequence(training, cross_site(Interrupting(), local=True, metrics=[Loss()])))
+    data = sites(NORTH, SOUTH, EMPTY)
     with pytest.raises(Interrupted):
-        simulate(job, sites(NORTH, SOUTH), out=tmp_path / "r")
-    resumed = simulate(job, sites(NORTH, SOUTH), out=tmp_path / "r", resume=True)
-    assert len(calls) == 6 + 4  # two of the four models were done
-    whole = simulate(job, sites(NORTH, SOUTH), out=tmp_path / "whole")
+        simulate(job, data, out=tmp_path / "r")
+    resumed = simulate(job, data, out=tmp_path / "r", resume=True)
+    assert len(calls) == 8 + 9  # two of the five models were done
+    whole = simulate(job, data, out=tmp_path / "whole")
+    assert whole.value[-1].missing
     for name in ("matrix.json", "model.safetensors", "best.safetensors"):
         assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert [record["round"] for record in resumed.metrics] == [record["round"] for record in whole.metrics] == [*range(1, 7)]
+    assert [record["round"] for record in resumed.metrics] == [record["round"] for record in whole.metrics] == [*range(1, 8)]
 
 
 def test_workers_and_seeds_change_nothing() -> None:

@@ -63,6 +63,13 @@ def until(seen: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def _small(one: socket.socket) -> socket.socket:
+    """A socket that keeps little of what is under way: on this machine the kernel would take many megabytes at once."""
+    for side in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        one.setsockopt(socket.SOL_SOCKET, side, PIECE)
+    return one
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0
@@ -72,7 +79,7 @@ def _listens(port: int) -> bool:
 class ConnectProxy:
     """An HTTP proxy that knows CONNECT alone. It resolves names itself, as proxies do: `names` leads from host:port to a port here.
 
-    login: NAME:PASSWORD that it asks for. denied: it forbids everything. rate: bytes a second of a tunnel, downwards; 0: no limit.
+    login: NAME:PASSWORD that it asks for. denied: it forbids everything. rate: bytes a second of a tunnel, each way; 0: no limit.
     """
 
     names: dict[str, int]
@@ -80,7 +87,6 @@ class ConnectProxy:
     denied: bool = False
     rate: int = 0
     asked: list[str] = field(default_factory=list)
-    down_bytes: int = 0
     port: int = 0
     _tunnels: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -91,8 +97,10 @@ class ConnectProxy:
         started, stop = threading.Event(), asyncio.Event()
 
         async def main() -> None:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-            self.port = server.sockets[0].getsockname()[1]
+            listener = _small(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            server = await asyncio.start_server(self._serve, sock=listener, limit=PIECE)
+            self.port = listener.getsockname()[1]
             started.set()
             await stop.wait()
             server.close()
@@ -148,25 +156,28 @@ class ConnectProxy:
 
     async def _tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            beyond, out = await asyncio.open_connection("127.0.0.1", self.names[target], limit=PIECE)
+            away = _small(socket.socket())
+            away.setblocking(False)
+            await self._loop.sock_connect(away, ("127.0.0.1", self.names[target]))
+            beyond, out = await asyncio.open_connection(sock=away, limit=PIECE)
         except OSError:
+            away.close()
             self.asked[-1] = f"CONNECT {target} 503"
             writer.write(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         self._tunnels |= {writer, out}
         try:
-            await asyncio.gather(self._relay(reader, out, 0), self._relay(beyond, writer, self.rate))
+            await asyncio.gather(self._relay(reader, out), self._relay(beyond, writer))
         finally:
             out.close()
             self._tunnels -= {writer, out}
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: int) -> None:
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(PIECE):
                 writer.write(piece)
                 await writer.drain()
-                if rate:
-                    self.down_bytes += len(piece)
-                    await asyncio.sleep(len(piece) / rate)
+                if self.rate:
+                    await asyncio.sleep(len(piece) / self.rate)
         writer.close()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
+from blake3 import blake3
 from tests.e2e import jobs
 from tests.e2e.agents import Agent, agents, furnish
 from tests.e2e.networks import NGINX, ConnectProxy, guide_conf, needs_nginx, nginx
@@ -21,10 +25,16 @@ from tests.e2e.world import CHUNK, free_port, make_project, serving
 from hansa.admin.client import connect
 from hansa.admin.here.enrolling import enroll
 from hansa.core import codec
-from hansa.errors import UnreachableError
+from hansa.errors import IdentityError, UnreachableError
+from hansa.provision.changes import revoke
 from hansa.provision.project import ServerSection
 from hansa.runtime.authz.certificates import Authority, Identity, certify, key_pem, make_root, new_key, pem
-from hansa.runtime.config import load_kit, write_secret
+from hansa.runtime.client.loop import credentials_of
+from hansa.runtime.config import Kit, load_kit, write_secret
+from hansa.runtime.protocol.messages import Hello, Welcome, Work
+from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.transport.blobs import download, upload
+from hansa.runtime.transport.http import Connection
 from hansa.simulation.engine import simulate
 
 NAMES = ["cleveland", "hungarian", "switzerland", "long-beach"]  # slots as in the data
@@ -140,6 +150,59 @@ def test_a_run_through_proxies_that_allow_connect_gives_the_bits_of_the_simulati
     assert {*open_.asked} == {*asking.asked} - {f"CONNECT {HOST}:8443 407"} == {f"CONNECT {HOST}:8443 200"}
     assert "server.lost" in logs  # every tunnel was cut once, and nobody minded
     assert "s3cret" not in logs
+
+
+@pytest.mark.parametrize("front", [False, pytest.param(True, marks=needs_nginx)], ids=["direct", "nginx"])
+def test_a_revoked_site_is_cut_in_the_middle_of_a_download_and_of_an_upload(tmp_path: Path, front: bool) -> None:
+    folder, size = tmp_path / "office", 40 * CHUNK
+    with ExitStack() as stack:
+        if front:
+            stack.enter_context(behind_nginx(folder, plain=False))
+        else:
+            make_project(folder, NAMES, central_keys=False)
+        stack.enter_context(serving(folder))
+        enroll(load_kit(folder / "kits" / NAMES[0]), environment={})
+        kit = load_kit(folder / "kits" / NAMES[0])
+        slow = stack.enter_context(ConnectProxy({kit.url[8:]: int(kit.url.rpartition(":")[2])}, rate=4 * CHUNK).serving())
+        job, large = large_bundle(tmp_path / "job", size)
+        with connect(folder / "kits" / "lea") as lea:
+            lea.submit(job, sites=NAMES[:1], include=[large])
+        blobs = stack.enter_context(closing(FileBlobs(tmp_path / "blobs", reserve_bytes=0)))
+        came, left, seconds = asyncio.run(cut_off(kit, slow, blobs, large, lambda: revoke(folder, name=kit.name, now=time.time())))
+    assert CHUNK <= came < size  # of what had left the server, the kernels on the way had a part yet
+    assert CHUNK <= left < size // 2
+    assert seconds < 10
+
+
+async def cut_off(
+    kit: Kit, slow: ConnectProxy, blobs: FileBlobs, large: Path, revoked: Callable[[], object]
+) -> tuple[int, int, float]:
+    """The bytes that came and that left when a site was revoked in the middle of both, and how long they went on after that."""
+    digest = blake3(large.read_bytes()).hexdigest()
+    moved = {"came": 0, "left": 0}
+
+    def count(way: str, size: int) -> None:
+        moved[way] += size
+
+    async def busy(transfer: Awaitable[None]) -> float:
+        with pytest.raises(IdentityError) as caught:
+            await transfer
+        assert caught.value.code == "revoked"
+        return time.monotonic()
+
+    async with Connection(credentials_of(kit), proxy=httpx.Proxy(slow.url)) as connection:
+        await connection.post("/v1/hello", Hello(versions=[1], software="test"), Welcome)
+        (offer,) = (await connection.get("/v1/work", Work, params={"after": "0", "hold_s": "20"}, hold_s=20)).offers
+        sink = partial(blobs.upload, offer.bundle, offer.bundle_bytes)
+        down = download(connection, offer.bundle, offer.bundle_bytes, sink, moved=partial(count, "came"))
+        up = upload(connection, digest, large, moved=partial(count, "left"))
+        transfers = asyncio.gather(busy(down), busy(up))
+        while min(moved.values()) < CHUNK:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(revoked)
+        begun = time.monotonic()
+        ended = max(await transfers)
+        return moved["came"], moved["left"], ended - begun
 
 
 def large_bundle(folder: Path, size: int) -> tuple[str, Path]:

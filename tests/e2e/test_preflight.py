@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.networks import ConnectProxy
 from tests.e2e.world import free_port, make_project, serving
 
 from hansa.provision.changes import provision, revoke, rotate
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
 from hansa.runtime.authz.policy import Rules
 from hansa.runtime.config import load_kit
+
+namespaces = subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode == 0
+needs_namespaces = pytest.mark.skipif(not namespaces, reason="this machine permits no user namespace: no disk of the test's own")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +40,14 @@ def furnish(kit: Path) -> None:
     (kit / "data.py").write_text("def load(): ...\n")
 
 
-def preflight(kit: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    command = [sys.executable, "-m", "hansa.cli", "preflight", str(kit), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+def preflight(kit: Path, *, before: str = "", proxy: str = "") -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and each check by its name. `before` is what a shell does first."""
+    command = ["sh", "-c", f'{before}\nexec "$0" -m hansa.cli preflight "$1" --json', sys.executable, str(kit)]
+    if "mount" in before or "/proc/sys" in before:
+        command = ["unshare", "--map-root-user", "--mount", *command]
+    environment = {**os.environ, **({"HTTPS_PROXY": proxy} if proxy else {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.stdout, done.stderr
     said = json.loads(done.stdout)
     assert said["exit_code"] == done.returncode
     return done.returncode, {check["name"]: check for check in said["checks"]}
@@ -106,6 +117,64 @@ def test_a_server_of_another_project_and_a_revoked_name_are_told_apart(project: 
         pass  # a revocation bites within 10 s
     code, checks = found
     assert (code, "south was revoked: left" in checks["roster"]["detail"]) == (11, True)
+
+
+@pytest.mark.parametrize(
+    ("how", "told", "hint"),
+    [
+        ({"login": "heart:secret"}, "asks for a login", "proxy.login"),
+        ({"denied": True}, "rules forbid", "allow CONNECT"),
+        ({"names": {}}, "does not reach the server", "resolve"),
+        (None, "the proxy does not answer", "HTTPS_PROXY"),
+    ],
+    ids=["login", "denied", "lost", "down"],
+)
+def test_each_fault_of_a_proxy_is_told_with_exit_code_14(tmp_path: Path, how: dict[str, Any] | None, told: str, hint: str) -> None:
+    folder = make_project(tmp_path / "fed", ["north"], server=ServerSection(host="fl.example.test"))
+    furnish(folder / "kits" / "north")
+    with ConnectProxy(**{"names": {"fl.example.test:8443": 1}, **(how or {})}).serving() as proxy:
+        address = proxy.url if how is not None else f"http://127.0.0.1:{free_port()}"
+        code, checks = preflight(folder / "kits" / "north", proxy=address)
+    assert (code, checks["proxy"]["ok"]) == (14, False)
+    assert told in checks["proxy"]["detail"]
+    assert hint in checks["proxy"]["hint"]
+
+
+def test_clocks_that_differ_are_told_with_exit_code_15_before_the_server_refuses_and_after(tmp_path: Path) -> None:
+    for ahead_s, told in ((45.0, "s ahead"), (-90.0, "ahead of the server's")):
+        folder = make_project(tmp_path / str(ahead_s), ["north"])
+        furnish(folder / "kits" / "north")
+        with serving(folder, ahead_s=ahead_s):
+            code, checks = preflight(folder / "kits" / "north")
+        assert (code, checks["clock"]["ok"]) == (15, False)
+        assert told in checks["clock"]["detail"]
+        assert "NTP" in checks["clock"]["hint"]
+
+
+@needs_namespaces
+def test_a_small_disk_and_one_that_is_read_only_are_told_with_exit_code_16(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    copied = f"mount -t tmpfs -o size=8m small {tmp_path}/small && cp -R {project}/kits/north {tmp_path}/small/"
+    code, checks = preflight(tmp_path / "small" / "north", before=copied)
+    assert (code, checks["disk"]["detail"].startswith("0.0 GiB free"), checks["disk"]["hint"][:9]) == (16, True, "make room")
+    code, checks = preflight(tmp_path / "small" / "north", before=f"{copied} && mount -o remount,ro {tmp_path}/small")
+    assert (code, "cannot be written" in checks["disk"]["detail"]) == (16, True)
+
+
+def test_too_few_open_files_are_told_with_exit_code_17(project: Path) -> None:
+    code, checks = preflight(project / "kits" / "north", before="ulimit -n 256")
+    assert (code, checks["open files"]["detail"]) == (17, "256 allowed")
+    assert "LimitNOFILE=1024" in checks["open files"]["hint"]
+
+
+@needs_namespaces
+def test_a_sandbox_that_the_machine_does_not_permit_is_told_with_exit_code_18(project: Path, tmp_path: Path) -> None:
+    kit = shutil.copytree(project / "kits" / "north", tmp_path / "north")
+    (kit / "site.toml").write_text('sandbox = "strict"\n' + (kit / "site.toml").read_text())
+    code, checks = preflight(kit, before="echo 0 > /proc/sys/user/max_user_namespaces")
+    assert (code, checks["sandbox"]["ok"]) == (18, False)
+    assert "does not permit a network namespace" in checks["sandbox"]["detail"]
+    assert "user.max_user_namespaces" in checks["sandbox"]["detail"] + checks["sandbox"]["hint"]
 
 
 def test_a_site_without_data_or_settings_is_told_what_to_write(project: Path, tmp_path: Path) -> None:

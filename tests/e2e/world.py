@@ -72,14 +72,15 @@ def make_project(folder: Path, sites: list[str], *, server: ServerSection | None
 
 @dataclass
 class Server:
-    """A server process; `kill` is -9, `stop` is SIGTERM."""
+    """A server process; `kill` is -9, `stop` is SIGTERM. Its clock is ahead of this machine's by so many seconds."""
 
     kit: Path
+    ahead_s: float = 0.0
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> Server:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hansa.cli", "server", "start", str(self.kit)],
+            [sys.executable, "-c", _AT_ANOTHER_TIME.format(self.ahead_s), "server", "start", str(self.kit)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,9 +110,18 @@ class Server:
         return [int(pid) for pid in children if b"run_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+_AT_ANOTHER_TIME = """
+import sys, time
+own = time.time
+time.time = lambda: own() + {}
+from hansa.cli import main
+sys.exit(main())
+"""
+
+
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder / "kits" / "server").start()
+def serving(folder: Path, *, ahead_s: float = 0.0) -> Iterator[Server]:
+    server = Server(folder / "kits" / "server", ahead_s).start()
     try:
         yield server
     finally:
@@ -157,6 +167,9 @@ class Caller:
                 return answer
             self.token = ""
         return answer
+
+    def close(self) -> None:
+        self.client.close()
 
     def fetch_token(self) -> httpx.Response:
         own = proof(

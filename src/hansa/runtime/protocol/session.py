@@ -158,7 +158,7 @@ def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Se
         wanted, got = f"{method.upper()} {_plain(url)}", f"{request.htm[:16]} {request.htu[:200]}"
         raise IdentityError("wrong_request", "the proof is for another request", expected=wanted, got=got, hint=hint)
     if not abs(now - request.iat) <= leeway_s:  # so written, nan is refused
-        behind = "behind" if request.iat < now else "ahead"
+        behind = "behind" if request.iat < now else "ahead of"
         got = f"the sender's clock is {abs(now - request.iat):.0f} s {behind} the server's"
         raise IdentityError(
             "clock_skew", "the proof is not of this minute", expected=f"at most {leeway_s:.0f} s", got=got, hint=_CLOCK

@@ -12,11 +12,33 @@ import msgspec
 
 State: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
 OVER: Final = frozenset({"completed", "failed", "aborted", "refused"})
+LIVE: Final = frozenset({"metric", "log"})  # kinds of live lines
 _LONG: Final = 100  # characters of a value in an event's line
 
 
+class Working(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site is at: bytes moved and steps taken since the task began, or what it waits for."""
+
+    task: str = ""
+    round: int = 0
+    bytes: int = 0
+    steps: int = 0
+    fraction: float | None = None
+    waits: str = ""
+
+    def __str__(self) -> str:
+        at = f"{self.task} of round {self.round}" if self.round else self.task
+        if self.waits:
+            return f"{at}: waits ({self.waits})"
+        done = "" if self.fraction is None else f", {self.fraction:.0%}"
+        return f"{at}: {self.steps:,} steps{done}, {self.bytes:,} bytes"
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as the server sees it. Times are seconds since 1970; `refused` says why a site does not take part."""
+    """A run as the server sees it. Times are seconds since 1970; `refused` says why a site does not take part.
+
+    `working`: what its sites are at, as their last heartbeats said.
+    """
 
     run: str
     job: str
@@ -37,6 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     job_hash: str
     bundle: str
+    working: dict[str, Working] = {}
 
     @property
     def over(self) -> bool:
@@ -71,7 +94,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Something that happened in a run: `kind` as "round" or "task.started", `at` in seconds since 1970."""
+    """Something that happened in a run: `kind` as "round" or "task.started", `at` in seconds since 1970.
+
+    The kinds `metric` and `log` are live lines of sites, told once; their `seq` is that of the event before.
+    """
 
     seq: int
     kind: str
@@ -93,16 +119,32 @@ class RunEvent:
         return found
 
     def __str__(self) -> str:
+        if self.kind in LIVE:
+            return self._live_line()
         told = self.record.get("global", {}) if self.kind == "round" else self.data
         if self.kind == "round":
             told = {"round": self.record.get("round"), **told}
         facts = " ".join(f"{name}={_short(value)}" for name, value in told.items() if value not in ("", None, [], {}))
         return f"{datetime.fromtimestamp(self.at, UTC):%H:%M:%S}  {self.kind:<14} {facts}".rstrip()
 
+    def _live_line(self) -> str:
+        data = self.data
+        step = data.get("step")
+        at = {"round": data.get("round"), "step": step if data.get("of") is None else f"{step}/{data['of']}"}
+        where = " ".join(f"{name} {value}" for name, value in at.items() if value is not None)
+        told = " ".join(f"{name}={_short(value)}" for name, value in data.get("values", {}).items())
+        text = _inert(" ".join(str(data[name]) for name in ("level", "logger", "text") if data.get(name)))
+        site, task = _inert(str(data.get("site", ""))), _inert(str(data.get("task", "")))
+        return f"{datetime.fromtimestamp(self.at, UTC):%H:%M:%S}  {site:<14} {task} {where}  {told or text}".rstrip()
+
+
+def _inert(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
 
 def _short(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_LONG])
+    text = _inert(text[:_LONG])
     return f"{text}..." if len(str(value)) > _LONG else text
 
 
@@ -119,10 +161,25 @@ class Sites(msgspec.Struct, frozen=True):
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """Events, and the number to ask with next."""
+    """Events and live lines, and the numbers to ask with next."""
 
     events: list[dict[str, Any]]
     after: int
+    live: list[dict[str, Any]] = []
+    live_after: int | None = None
+
+    def told(self, after: int) -> list[RunEvent]:
+        """All of it in the order of time. A live line takes the number of the event before it, `after` if there is none."""
+        found = [RunEvent.of(each) for each in self.events]
+        lines = sorted(self.live, key=lambda line: float(line["at"]))
+        merged: list[RunEvent] = []
+        for event in [*found, None]:
+            while lines and (event is None or lines[0]["at"] < event.at):
+                merged.append(RunEvent.of({**lines.pop(0), "seq": after}))
+            if event is not None:
+                merged.append(event)
+                after = event.seq
+        return merged
 
 
 class File(msgspec.Struct, frozen=True):

@@ -31,6 +31,7 @@ from hansa.runtime.protocol.messages import HOLD_S
 from hansa.runtime.store.event import Event
 
 _PROJECT: Final = "project"
+_LAST: Final = frozenset({"run.ended", "run.deleted"})
 _GROWTH: Final = 64 << 20  # bytes by which a file may have grown since it was listed
 
 
@@ -202,30 +203,40 @@ class Run:
         return self._channel.ask("GET", self._path, Status)
 
     def events(
-        self, *, after: int = 0, follow: bool = True, hold_s: float = HOLD_S, note: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        after: int = 0,
+        follow: bool = True,
+        live: bool = True,
+        hold_s: float = HOLD_S,
+        note: Callable[[str], None] = lambda _: None,
     ) -> Iterator[RunEvent]:
         """What has happened since event `after`, and what happens, until the run has ended; without `follow`, until now.
 
-        A server that goes away meanwhile is waited for; `note` is then told.
+        With `live`, also the events `metric` and `log`: what sites tell while they work. A server that goes away meanwhile is
+        waited for; `note` is then told.
         """
+        lines = 0 if live else None
         while True:
-            for event in self.happened(after, hold_s=hold_s if follow else 0.0, note=note):
-                after = event.seq
-                yield event
-                if event.kind in ("run.ended", "run.deleted"):
-                    return
-            if not follow:
+            page = self.happened(after, lines, hold_s=hold_s if follow else 0.0, note=note)
+            told = sorted(page.told(after), key=lambda event: event.kind in _LAST)  # the last event comes last
+            yield from told
+            more = page.after != after or page.live_after != lines
+            after, lines = page.after, page.live_after
+            ended = bool(told) and told[-1].kind in _LAST
+            if ended or not (follow or more):
                 return
 
-    def happened(self, after: int, *, hold_s: float, note: Callable[[str], None] = lambda _: None) -> list[RunEvent]:
-        """What has happened since event `after`; waits for something for at most `hold_s` seconds."""
-        query = {"after": after, "hold_s": hold_s}
-        page = self._channel.patiently(lambda: self._channel.ask("GET", f"{self._path}/events", Happened, query=query), note=note)
-        return [RunEvent.of(each) for each in page.events]
+    def happened(
+        self, after: int, live_after: int | None = None, *, hold_s: float, note: Callable[[str], None] = lambda _: None
+    ) -> Happened:
+        """What has happened since event `after`, and live lines from `live_after` on; waits for at most `hold_s` seconds."""
+        query = {"after": after, "hold_s": hold_s} | ({} if live_after is None else {"live_after": live_after})
+        return self._channel.patiently(lambda: self._channel.ask("GET", f"{self._path}/events", Happened, query=query), note=note)
 
     def wait(self) -> Status:
         """How it ended, once it has."""
-        for _ in self.events():
+        for _ in self.events(live=False):
             continue
         return self.status()
 

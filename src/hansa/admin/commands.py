@@ -116,14 +116,15 @@ def logs(
     *,
     kit: Kit,
     site: Annotated[str | None, typer.Option("--site", help="Only what this site said.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What happened in a run, and the live lines that its sites let out."""
+    """What happened in a run, and what its sites let out while they worked: numbers, log lines."""
     from hansa.admin import shown
 
     with _session(kit) as session:
         run = session.run(name)
-        shown.logs(run, site=site, as_json=as_json)
+        shown.logs(run, site=site, follow=follow, as_json=as_json)
 
 
 @job.command("abort", epilog="Example: hansa job abort 20260102T101500Z-digits-3f2a --kit fed/kits/admin")

@@ -8,6 +8,7 @@ from hansa.admin.answers import RunEvent, Status
 from hansa.admin.client import Run
 from hansa.record.progress import Mode, Progress
 
+PAUSE_S = 2.0  # between two lines of one site's numbers
 _TOLD = {"site.refused", "task.lost", "run.paused", "run.resumed", "run.crashed", "run.ended"}
 
 
@@ -23,6 +24,7 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
         return run.status()
     with Progress(ready, sites=len(status.sites), title=status.job, mode=mode) as shown:
         asked = answered = 0
+        lately: dict[str, float] = {}
         for event in events:
             match event.kind:
                 case "round":
@@ -32,6 +34,8 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
                 case "result":
                     answered += 1
                     shown.sites_done(answered, asked)
+                case "metric" | "log" if _worth(event, lately):
+                    shown.note(str(event))
                 case kind if kind in _TOLD - {"run.ended"}:
                     shown.note(str(event))
     return run.status()
@@ -57,13 +61,25 @@ def _line(event: RunEvent) -> str:
             return str(event)
 
 
+def _worth(event: RunEvent, lately: dict[str, float]) -> bool:
+    """Whether a live line is worth a line here: every record of a log, and the numbers of a site every few seconds."""
+    if event.kind == "log":
+        return True
+    site = str(event.data.get("site"))
+    worth = event.at - lately.get(site, -PAUSE_S) >= PAUSE_S
+    if worth:
+        lately[site] = event.at
+    return worth
+
+
 def _events(run: Run, shown: Progress, hold_s: float, each: Callable[[], list[str]]) -> Iterator[RunEvent]:
-    after = 0
+    after, lines = 0, 0
     while True:
-        for event in run.happened(after, hold_s=hold_s, note=shown.note):
-            after = event.seq
-            yield event
-            if event.kind in ("run.ended", "run.deleted"):
-                return
+        page = run.happened(after, lines, hold_s=hold_s, note=shown.note)
+        told = page.told(after)
+        yield from told
+        if any(event.kind in ("run.ended", "run.deleted") for event in told):
+            return
+        after, lines = page.after, page.live_after or 0
         for line in each():
             shown.note(line)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import typer
 
-from hansa.admin.answers import Plan, RunEvent, Site, Status
+from hansa.admin.answers import LIVE, Plan, RunEvent, Site, Status
 from hansa.admin.client import Run
 from hansa.admin.here.local import Local
 from hansa.files import storage_error
@@ -68,6 +68,8 @@ def run(status: Status, said: Plan | None, code: str, *, plan: bool, hashes: boo
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:<10} {inert(value)}")
+    for site, working in sorted(status.working.items()):
+        typer.echo(f"{inert(site)} is at {inert(str(working))}")
     for site, reason in status.refused.items():
         typer.echo(f"{inert(site)} refused: {inert(reason)}")
     if said is not None and hashes:
@@ -76,16 +78,13 @@ def run(status: Status, said: Plan | None, code: str, *, plan: bool, hashes: boo
         typer.echo(f"\n{said.plan}")
 
 
-def logs(run: Run, *, site: str | None, as_json: bool) -> None:
-    """What happened in a run, then what its sites let out of what their code printed."""
-    events = [event for event in run.events(follow=False) if site is None or event.data.get("site") == site]
-    kept = {file.path for file in run.files()}
-    lines = run.read("live.jsonl").splitlines() if "live.jsonl" in kept else []
-    notes = [msgspec.json.decode(line, type=dict[str, Any]) for line in lines if line.endswith(b"}")]
-    notes = [note for note in notes if site is None or note.get("site") == site]
+def logs(run: Run, *, site: str | None, follow: bool, as_json: bool) -> None:
+    """What happened in a run, and what its sites let out while they worked; with `follow`, until it has ended."""
+    events = (event for event in run.events(follow=follow) if site is None or event.data.get("site") == site)
     if as_json:
         told = [{"seq": event.seq, "kind": event.kind, "at": event.at, **event.data} for event in events]
-        json({"run": run.id, "events": told, "live": notes})
+        live = [line for line in told if line["kind"] in LIVE]
+        json({"run": run.id, "events": [line for line in told if line["kind"] not in LIVE], "live": live})
         return
     for event in events:
         typer.echo(str(event))
@@ -93,9 +92,6 @@ def logs(run: Run, *, site: str | None, as_json: bool) -> None:
             typer.echo(f"{inert(str(raised.get('site')))}: {inert(str(raised.get('message')))}")
             for line in str(raised.get("trace", "")).splitlines():
                 typer.echo(f"    {inert(line)}")
-    for note in notes:
-        said = note.get("text") or f"{note.get('name')} {note.get('value')}"
-        typer.echo(f"{inert(str(note.get('site'))):<12} {inert(str(said))}")
 
 
 def sites(found: Sequence[Site], *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from hansa.core.computation import Computation
 from hansa.core.executor import Executor, FunctionExecutor
 from hansa.core.plan import Plan, plan, without_addresses
 from hansa.core.protocols import Filter
+from hansa.core.round import is_real
 from hansa.core.task import FLContext, Shareable, Signal
 from hansa.core.workflow import Workflow
 from hansa.errors import ConfigError
@@ -24,7 +25,8 @@ class Job:
 
     data: the label of the data set that each site maps to its own. filters: run at the site on each reply before it leaves.
     executor: serves tasks of a workflow that asks for them by name. requires: distributions a site must have. include: further
-    files of the bundle. seed: of all random streams; a runner's argument wins.
+    files of the bundle. seed: of all random streams; a runner's argument wins. progress_s: a deployed site that makes no
+    progress at a task for so long (no bytes, no `abort_signal.check()`, no `fl_ctx.track()`, no line) is given up; None: never.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Job:
     requires: Sequence[str] = field(default=(), kw_only=True)
     include: Sequence[str] = field(default=(), kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
+    progress_s: float | None = field(default=300.0, kw_only=True)
 
     def __post_init__(self) -> None:
         for path, holds, what in (
@@ -45,6 +48,7 @@ class Job:
             ("executor", self.executor is None or hasattr(self.executor, "execute"), "an Executor"),
             ("requires", _several(_text, self.requires), "a list of distributions"),
             ("include", _several(_text, self.include), "a list of files"),
+            ("progress_s", self.progress_s is None or (is_real(self.progress_s) and self.progress_s >= 1), "seconds, at least 1"),
         ):
             if not holds:
                 raise ConfigError(f"not {what}", path=path, got=repr(getattr(self, path)))

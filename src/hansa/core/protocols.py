@@ -158,9 +158,9 @@ class Clock(Protocol):
 
 
 class Tracker(Protocol):
-    """Is told of each finished round."""
+    """Is told, while a site works, how it goes: at `step` (of `of`, where that is known) these numbers."""
 
-    def round_done(self, record: Mapping[str, Any]) -> None: ...  # a line of metrics.jsonl
+    def track(self, values: Mapping[str, float], step: int | None, of: int | None) -> None: ...
 
 
 class Replies(Protocol):

@@ -14,7 +14,7 @@ from hansa.core.trees import Spec, Tree
 from hansa.errors import RunError
 
 if TYPE_CHECKING:
-    from hansa.core.protocols import SiteMemory
+    from hansa.core.protocols import SiteMemory, Tracker
 
 Header: TypeAlias = str | int | float | bool
 LOCAL_MODEL = "local_model"  # the task that asks a site for its own model: whether it leaves is its policy's to say
@@ -127,6 +127,14 @@ class FLContext:
     data: str = ""
     load: Callable[[str], Any] = no_data  # the site's own object: only the code that the job brings knows its type
     memory: SiteMemory | None = None
+    tracker: Tracker | None = None
+
+    def track(self, step: int | None = None, of: int | None = None, **values: float) -> None:
+        """Tell how the work is going: `track(step=20, of=100, loss=0.3)`. People see it while the site still works, if its policy
+        lets metrics out; a simulation writes it to live.jsonl. It is progress: the task is not given up.
+        """
+        if self.tracker is not None:
+            self.tracker.track({name: float(value) for name, value in values.items()}, step, of)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """The stream of this (seed, round, slot) for one purpose: the same wherever the task runs."""

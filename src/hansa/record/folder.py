@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -108,16 +108,15 @@ class RunFolder:
         Raises:
             StorageError: the line cannot be written; the lines before it still stand.
         """
-        line = msgspec.json.encode(record) + b"\n"
-        path = self.path / "metrics.jsonl"
-        try:
-            with path.open("ab", buffering=0) as file:
-                before = file.tell()
-                if file.write(line) != len(line):  # a nearly full disk takes a part of the line
-                    os.ftruncate(file.fileno(), before)
-                    raise StorageError("the disk is full", path=str(path), expected=f"room for {len(line):,} bytes")
-        except OSError as error:
-            raise storage_error(error, path, size=len(line)) from error
+        _append(self.path / "metrics.jsonl", msgspec.json.encode(record) + b"\n")
+
+    def append_live(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Add to live.jsonl what sites' code told of its work while it went on.
+
+        Raises:
+            StorageError: the lines cannot be written; those before still stand.
+        """
+        _append(self.path / "live.jsonl", b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def rounds(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a last line that a crash tore off is left out, a null metric is nan.
@@ -128,12 +127,13 @@ class RunFolder:
         return [_read_back(msgspec.json.decode(line)) for line in self._lines()]
 
     def resume_from(self, number: int) -> None:
-        """Make ready to run on after round `number`: later lines of metrics.jsonl, and a torn one, are dropped."""
-        kept = [line for line in self._lines() if msgspec.json.decode(line).get("round", 0) <= number]
-        write_atomic(self.path / "metrics.jsonl", [line + b"\n" for line in kept])
+        """Make ready to run on after round `number`: later lines of metrics.jsonl and live.jsonl, and torn ones, are dropped."""
+        for name in ("metrics.jsonl", *(["live.jsonl"] if (self.path / "live.jsonl").exists() else [])):
+            kept = [line for line in self._lines(name) if msgspec.json.decode(line).get("round", 0) <= number]
+            write_atomic(self.path / name, [line + b"\n" for line in kept])
 
-    def _lines(self) -> list[bytes]:
-        path = self.path / "metrics.jsonl"
+    def _lines(self, name: str = "metrics.jsonl") -> list[bytes]:
+        path = self.path / name
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -239,6 +239,18 @@ class RunFolder:
         except MissingExtraError as missing:
             return [f"no curves.png: {missing}"]
         return []
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Add whole lines to a file, or none of them."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            if file.write(lines) != len(lines):  # a nearly full disk takes a part
+                os.ftruncate(file.fileno(), before)
+                raise StorageError("the disk is full", path=str(path), expected=f"room for {len(lines):,} bytes")
+    except OSError as error:
+        raise storage_error(error, path, size=len(lines)) from error
 
 
 def _read_back(record: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Mode: TypeAlias = Literal["auto", "live", "plain", "silent"]
 
 
 class Progress:
-    """A Tracker that shows each finished round. Use it as a context manager; it starts no thread.
+    """Shows each finished round. Use it as a context manager; it starts no thread.
 
     `rounds` is how many the run will have, `done` how many are behind it already (a resumed run), `sites` how many take part.
     `mode` "auto" is a live bar where `file` is a terminal and plain lines elsewhere. `file` None is stderr.

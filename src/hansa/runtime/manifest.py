@@ -40,6 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     plan: str
     plan_hash: str
     requires: list[str] = []
+    progress_s: float | None = 300.0
     files: dict[str, str] = {}
     author: str = ""
     chain: list[str] = []

@@ -9,7 +9,7 @@ from hansa.core.executor import FunctionExecutor
 from hansa.core.task import Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
-from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, failure_of
+from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, Tracks, failure_of
 from hansa.simulation.vectorised import execute_many, require_batched
 
 CHUNK = 256  # clients that are computed together: bounds the memory of stacked models
@@ -87,12 +87,13 @@ class Vectorised:
             ConfigError: the batched form refuses what each client can do by itself: the job cannot be vectorised.
         """
         # New with each try: what an abandoned one put into the memories is not what these clients had kept.
-        memories = [SlotMemory(self._kept.get(call.slot, {})) for call in calls]
-        contexts = [self._sites.context(task, call.slot, m) for call, m in zip(calls, memories, strict=True)]
+        memories, tracks = [SlotMemory(self._kept.get(call.slot, {})) for call in calls], [Tracks() for _ in calls]
+        given = zip(calls, memories, tracks, strict=True)
+        contexts = [self._sites.context(task, call.slot, memory, told) for call, memory, told in given]
         try:
             replies = execute_many(self._executor, task.name, task.shareable, contexts, self._abort)
-            each = zip(replies, contexts, memories, strict=True)
-            return [Answer(self._sites.filtered(reply, ctx), puts=memory.puts) for reply, ctx, memory in each]
+            each = zip(replies, contexts, memories, tracks, strict=True)
+            return [Answer(self._sites.filtered(reply, ctx), puts=m.puts, tracked=tuple(told)) for reply, ctx, m, told in each]
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             if len(calls) > 1:
                 half = len(calls) // 2

@@ -61,6 +61,7 @@ class SimulatedFederation:
     on_checkpoint: Callable[[int, Tree, Mapping[str, Any]], None] | None = None
     on_answer: Callable[[int, int], None] = lambda *_: None
     on_failure: Callable[[Reply, Task], None] = lambda *_: None
+    on_tracked: Callable[[list[dict[str, Any]]], None] = lambda _: None
     keep: Keep | None = None
     saved: Saved | None = None
     memory: dict[int, dict[str, Tree]] = field(default_factory=dict)
@@ -243,6 +244,9 @@ class _Asked:
 
     def _answer(self, call: Call, spoiled: Kind | None) -> Answer:
         answer = self._f.crew.answer(call)
+        if answer.tracked:
+            at = {"site": self._f.sites[call.slot], "kind": "metric", "task": self._task.name, "round": self._task.round}
+            self._f.on_tracked([at | told._asdict() for told in answer.tracked])
         self._answered += 1
         if self._updates:  # training: what else a round asks for is quick, and would move the bar back
             self._f.on_answer(self._answered, len(self._slots))

@@ -32,11 +32,31 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a call: a reply or a failure, and what the site would keep in its memory if the reply is admitted."""
+    """What came of a call: a reply or a failure, and what the site would keep in its memory if the reply is admitted.
+
+    tracked: what the site's code told of its work meanwhile.
+    """
 
     reply: Shareable
     failure: Failure | None = None
     puts: Mapping[str, Tree] = field(default_factory=dict)
+    tracked: Sequence[Tracked] = ()
+
+
+class Tracked(NamedTuple):
+    """Numbers of one moment of a site's work."""
+
+    values: Mapping[str, float]
+    step: int | None
+    of: int | None
+
+
+class Tracks(list[Tracked]):
+    """A Tracker that collects what it is told."""
+
+    def track(self, values: Mapping[str, float], step: int | None, of: int | None) -> None:
+        """Keep the numbers."""
+        self.append(Tracked(values, step, of))
 
 
 class SlotMemory:
@@ -71,7 +91,7 @@ class Sites:
     seed: int
     run: str = ""
 
-    def context(self, task: Task, slot: int, memory: SlotMemory) -> FLContext:
+    def context(self, task: Task, slot: int, memory: SlotMemory, tracks: Tracks) -> FLContext:
         """Where and when a task runs at one site."""
         return FLContext(
             job=self.job.name,
@@ -84,6 +104,7 @@ class Sites:
             data=self.job.data,
             load=partial(self._load, slot),
             memory=memory,
+            tracker=tracks,
         )
 
     def _load(self, slot: int, label: str) -> Any:
@@ -92,13 +113,13 @@ class Sites:
 
     def serve(self, task: Task, slot: int, kept: Mapping[str, Tree], abort: Signal) -> Answer:
         """One site's answer. What its code raises becomes a failure with the traceback: the simulation's client call."""
-        memory = SlotMemory(kept)
-        ctx = self.context(task, slot, memory)
+        memory, tracks = SlotMemory(kept), Tracks()
+        ctx = self.context(task, slot, memory, tracks)
         try:
             reply = self.executor.execute(task.name, task.shareable, ctx, abort)
-            return Answer(self.filtered(reply, ctx), puts=memory.puts)
+            return Answer(self.filtered(reply, ctx), puts=memory.puts, tracked=tuple(tracks))
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
-            return Answer(Shareable(), failure_of(error))
+            return Answer(Shareable(), failure_of(error), tracked=tuple(tracks))
 
     def close(self) -> None:
         """End what the job's learner or executor has started here, such as a script's processes."""

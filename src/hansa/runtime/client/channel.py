@@ -1,9 +1,12 @@
 """What a site's agent and the worker of a run say to each other: JSON lines over a socket pair; arrays pass by file.
 
 agent -> worker                        worker -> agent
-Begin   what the run is; first line    Ready   enclosed, and the job is loaded
-Do      a task                         Broken  it could not be; the worker ends
-Abort   stop what is being done        Done    what came of the task
+Begin   what the run is; first line    Ready    enclosed, and the job is loaded
+Do      a task                         Broken   it could not be; the worker ends
+Abort   stop what is being done        Done     what came of the task
+                                       Stepped  it goes on
+                                       Tracked  numbers that the job's code tells of its work
+                                       Logged   a record of its logging
 """
 
 from __future__ import annotations
@@ -89,8 +92,32 @@ class Done(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     trace: str = ""
 
 
+class Stepped(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """So many steps were taken of the task that is being done; `fraction` of it is done, where the job's code says so."""
+
+    steps: int
+    fraction: float | None = None
+
+
+class Tracked(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """Numbers of one moment of the task that is being done. What is not finite comes as null."""
+
+    values: dict[str, float | None]
+    step: int | None = None
+    of: int | None = None
+
+
+class Logged(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """A record of Python's logging, formatted."""
+
+    level: str
+    logger: str
+    text: str
+
+
 ToWorker: TypeAlias = Begin | Do | Abort
-FromWorker: TypeAlias = Ready | Broken | Done
+Live: TypeAlias = Stepped | Tracked | Logged  # what comes while a task is being done
+FromWorker: TypeAlias = Ready | Broken | Done | Live
 
 _TO_WORKER: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
 _FROM_WORKER: Final[msgspec.json.Decoder[FromWorker]] = msgspec.json.Decoder(FromWorker)

@@ -8,23 +8,42 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 import msgspec
 
 from hansa.errors import RunError
 from hansa.files import storage_error
-from hansa.runtime.client.channel import LINE_LIMIT, Abort, Begin, Broken, Do, Done, FromWorker, Line, Ready, from_worker, to_line
+from hansa.runtime.client.channel import (
+    LINE_LIMIT,
+    Abort,
+    Begin,
+    Broken,
+    Do,
+    Done,
+    Line,
+    Logged,
+    Ready,
+    Stepped,
+    Tracked,
+    from_worker,
+    to_line,
+)
+from hansa.runtime.client.live import Live
 
 LOAD_S: Final = 300.0  # for a job to load: the largest libraries take half a minute
 GRACE_S: Final = 5.0  # for a task to stop when it is asked to
+LAST_S: Final = 0.5  # for what a worker that has ended had still printed
+LINE: Final = 16 * 1024  # bytes of a printed line, beyond which it is cut
 _PASSED_ON: Final = (
     *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "HANSA_DATA"),
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
 )
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+Answer: TypeAlias = Ready | Broken | Done
 
 
 class WorkerDied(RunError):
@@ -42,16 +61,17 @@ class WorkerBroken(RunError):
 
 
 class Worker:
-    """One worker. `log` is the file that takes what it prints; `environment` the agent's, of which it gets a part."""
+    """One worker. `live` takes what it says and prints while it works; `environment` is the agent's, of which it gets a part."""
 
-    def __init__(self, begin: Begin, log: Path, environment: Mapping[str, str]) -> None:
-        self._begin, self._log = begin, log
+    def __init__(self, begin: Begin, live: Live, environment: Mapping[str, str]) -> None:
+        self._begin, self._live = begin, live
         passed_on = {name: environment[name] for name in _PASSED_ON if name in environment}
         self._environment = passed_on | _ONE_THREAD | {"HOME": begin.folder, "TMPDIR": begin.folder}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._alive: int | None = None  # a pipe's end: when it closes, the worker's group ends
+        self._printed: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -66,8 +86,10 @@ class Worker:
         """
         ours, theirs = socket.socketpair()
         watched, self._alive = os.pipe()
+        out, prints = os.pipe()
         try:
-            self._process = await self._spawn(theirs, watched)
+            self._printed = asyncio.create_task(_lines(out, self._live.printed))
+            self._process = await self._spawn(theirs, watched, prints)
             self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
         except BaseException:
             ours.close()
@@ -76,6 +98,7 @@ class Worker:
         finally:
             theirs.close()
             os.close(watched)
+            os.close(prints)
         try:
             async with asyncio.timeout(LOAD_S):
                 said = await self._ask(self._begin)
@@ -116,31 +139,35 @@ class Worker:
         if (alive := self._alive) is not None:
             self._alive = None
             os.close(alive)
-        return 0 if process is None else await process.wait()
+        code = 0 if process is None else await process.wait()
+        if (printed := self._printed) is not None:
+            self._printed = None
+            await asyncio.wait([printed], timeout=LAST_S)  # its last words; what it has started may hold the pipe open
+            printed.cancel()
+        return code
 
-    async def _spawn(self, theirs: socket.socket, watched: int) -> asyncio.subprocess.Process:
+    async def _spawn(self, theirs: socket.socket, watched: int, prints: int) -> asyncio.subprocess.Process:
         try:
-            with self._log.open("ab") as log:
-                return await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",  # its folder, which it can write in, is no place to import from
-                    "-m",
-                    "hansa.runtime.client.worker",
-                    str(theirs.fileno()),
-                    str(watched),
-                    pass_fds=(theirs.fileno(), watched),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=self._environment,
-                    cwd=self._begin.folder,
-                    start_new_session=True,
-                )
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # its folder, which it can write in, is no place to import from
+                "-m",
+                "hansa.runtime.client.worker",
+                str(theirs.fileno()),
+                str(watched),
+                pass_fds=(theirs.fileno(), watched),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=prints,
+                stderr=prints,
+                env=self._environment,
+                cwd=self._begin.folder,
+                start_new_session=True,
+            )
         except OSError as error:
-            raise storage_error(error, self._log) from error
+            raise storage_error(error, self._begin.folder) from error
 
-    async def _ask(self, message: Line) -> FromWorker:
-        """The worker's next line."""
+    async def _ask(self, message: Line) -> Answer:
+        """The worker's answer; what it says on the way is passed on."""
         if self._writer is None or self._reader is None or self._process is None:
             raise WorkerDied("the worker is not there")
         ended = asyncio.ensure_future(self._process.wait())
@@ -150,9 +177,11 @@ class Worker:
         try:
             self._writer.write(to_line(message))
             await self._writer.drain()
-            line = await self._reader.readline()
-            if line:
-                return from_worker(line)
+            while line := await self._reader.readline():
+                said = from_worker(line)
+                if not isinstance(said, Stepped | Tracked | Logged):
+                    return said
+                self._live.heard(said)
             why = "its process ended"
         except (ConnectionError, ValueError, msgspec.MsgspecError) as error:  # ValueError: a line without end
             why = f"it said something that is not understood: {error}"
@@ -161,7 +190,7 @@ class Worker:
         code = await self.close()
         raise WorkerDied(f"the worker was ended by signal {-code}" if code < 0 else f"the worker ended with code {code}: {why}")
 
-    async def _interrupt(self, asking: asyncio.Future[FromWorker]) -> None:
+    async def _interrupt(self, asking: asyncio.Future[Answer]) -> None:
         if self._writer is not None:
             self._writer.write(to_line(Abort(reason="not wanted any more")))
         done, _ = await asyncio.wait([asking], timeout=GRACE_S)
@@ -170,6 +199,27 @@ class Worker:
             await asyncio.wait([asking])
         if not asking.cancelled() and asking.exception() is not None:
             await self.close()
+
+
+async def _lines(handle: int, each: Callable[[str], None]) -> None:
+    """Pass on each line that comes through a pipe, in pieces if it is long, until its other end closes."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb", buffering=0)
+    )
+    left = b""
+    try:
+        while block := await reader.read(LINE):
+            *lines, left = (left + block).split(b"\n")
+            for line in lines:
+                each(line.decode(errors="replace"))
+            if len(left) > LINE:
+                each(left.decode(errors="replace"))
+                left = b""
+        if left:
+            each(left.decode(errors="replace"))
+    finally:
+        transport.close()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

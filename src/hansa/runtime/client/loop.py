@@ -24,7 +24,7 @@ from hansa.runtime.client.places import Places, Seen
 from hansa.runtime.client.site import Site
 from hansa.runtime.client.workplace import Item
 from hansa.runtime.config import POLICY_FILE, Kit, load_kit, load_site
-from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
+from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, LOST_AFTER_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of
 from hansa.runtime.transport.http import Connection, Credentials
@@ -115,6 +115,7 @@ class Agent:
         self._site, self._ready = site, ready
         self._group = asyncio.TaskGroup()
         self._parts: dict[str, tuple[Part, asyncio.Task[None]]] = {}
+        self._pulse = asyncio.Event()  # set: a heartbeat is due
         self._greet = asyncio.Event()  # set: the server may be another than we knew
         site.connection.on_back = self._greet.set
 
@@ -202,6 +203,12 @@ class Agent:
         for asked in work.assignments:
             for attempt in range(1, asked.attempt):  # asked again: earlier answers did not count
                 self._site.outbox.done(Key(asked.run, asked.seq, attempt, asked.slot), counted=False)
+        for ended in work.ended:
+            if ended.seq is None:
+                await asyncio.to_thread(self._site.places.remember_end, ended)  # it is said once
+                self._finish(ended)
+            elif ended.run in self._parts:
+                self._parts[ended.run][0].cancel(ended.seq, ended.attempt)
         items: list[Item] = [*work.offers, *work.assignments]
         for item in items:
             try:
@@ -210,12 +217,8 @@ class Agent:
                 _LOG.error("work.refused run=%r why=%r", item.run[:200], str(error))
                 continue
             part.ask(item)
-        for ended in work.ended:
-            if ended.seq is None:
-                await asyncio.to_thread(self._site.places.remember_end, ended)  # it is said once
-                self._finish(ended)
-            elif ended.run in self._parts:
-                self._parts[ended.run][0].cancel(ended.seq)
+        if any(asked.progress_s is not None and asked.progress_s < LOST_AFTER_S for asked in work.assignments):
+            self._pulse.set()
 
     def _part(self, run: str) -> Part:
         """Our part in a run."""
@@ -260,9 +263,13 @@ class Agent:
     async def _beat(self) -> None:
         """Say that we are there, and what we work on."""
         while True:
-            busy = [progress for part, _ in self._parts.values() for progress in part.busy()]
-            await self._site.connection.tell("/v1/beats", Beat(busy=busy))
-            await asyncio.sleep(BEAT_S)
+            self._pulse.clear()
+            parts = [part for part, _ in self._parts.values()]
+            await self._site.connection.tell("/v1/beats", Beat(busy=[progress for part in parts for progress in part.busy()]))
+            impatient = [part.patience_s for part in parts if part.patience_s is not None]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(BEAT_S, min(impatient, default=LOST_AFTER_S) / 3)):
+                    await self._pulse.wait()
 
 
 def _restored(ours: int, theirs: int) -> StorageError:

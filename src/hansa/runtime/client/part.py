@@ -40,19 +40,33 @@ class Part:
         self._todo[seq] = item
         self._wake.set()
 
-    def cancel(self, seq: int) -> None:
-        """Drop a task that is not wanted any more, done or not."""
-        self._todo.pop(seq, None)
-        if self._current is not None and seq and _seq(self._current[0]) == seq:
-            self._current[1].cancel()
+    def cancel(self, seq: int, attempt: int | None) -> None:
+        """Drop a task that is not wanted any more, done or not; this attempt at it and earlier ones, if one is named."""
+        queued, current = self._todo.get(seq), self._current
+        if queued is not None and _up_to(queued, attempt):
+            del self._todo[seq]
+        if current is not None and seq and _seq(current[0]) == seq and _up_to(current[0], attempt):
+            current[1].cancel()
 
     def busy(self) -> list[Progress]:
-        """The tasks that are not answered yet."""
-        items = [*self._todo.values(), *([self._current[0]] if self._current else [])]
-        return [Progress(run=self.run, seq=item.seq, bytes=self._place.moved) for item in items if isinstance(item, Assignment)]
+        """What is not answered yet: what is being done, and what waits for that."""
+        told = [_progress(item, waits="another task of this run") for item in self._todo.values()]
+        if self._current is None:
+            return told
+        place = self._place
+        now = _progress(self._current[0], waits=place.waits)
+        here = {"bytes": place.moved, "steps": place.live.steps, "fraction": place.live.fraction}
+        return [msgspec.structs.replace(now, **here), *told]
+
+    @property
+    def patience_s(self) -> float | None:
+        """For how long the server waits for progress at what is being done."""
+        item = self._current[0] if self._current else None
+        return item.progress_s if isinstance(item, Assignment) else None
 
     async def serve(self) -> None:
         """Do what is asked, until the caller cancels; the worker ends then."""
+        telling = asyncio.create_task(self._place.live.serve())
         try:
             await self._send_left()
             while True:
@@ -61,6 +75,8 @@ class Part:
             if self._current is not None:
                 self._current[1].cancel()
                 await asyncio.wait([self._current[1]])
+            telling.cancel()
+            await asyncio.wait([telling])
             await self._place.close()
 
     async def _next(self) -> None:
@@ -208,6 +224,15 @@ class Part:
 
 def _seq(item: Item) -> int:
     return item.seq if isinstance(item, Assignment) else 0
+
+
+def _up_to(item: Item, attempt: int | None) -> bool:
+    return attempt is None or _key(item).attempt <= attempt
+
+
+def _progress(item: Item, *, waits: str) -> Progress:
+    key, what = _key(item), {"task": item.task, "round": item.round} if isinstance(item, Assignment) else {"task": "offer"}
+    return msgspec.convert({"run": key.run, "seq": key.seq, "attempt": key.attempt, "waits": waits[:500], **what}, Progress)
 
 
 def _key(item: Item) -> Key:

@@ -15,12 +15,13 @@ from typing import Any, Final
 from hansa.core import codec
 from hansa.core.executor import Executor
 from hansa.core.job import Job
-from hansa.core.task import FLContext, Shareable, Signal
+from hansa.core.task import FLContext, Shareable
 from hansa.core.trees import Tree
 from hansa.errors import ClientError, DataError, HansaError
 from hansa.files import storage_error
 from hansa.references import load_reference
 from hansa.runtime.client.channel import Begin, Broken, Do, Done
+from hansa.runtime.client.telling import Voice, Work
 from hansa.runtime.manifest import load_job
 
 _OFFERED: Final = ("slot", "site")  # what a loader may take
@@ -52,19 +53,19 @@ class Memory:
 class Served:
     """A loaded job. Data is loaded when it is first asked for, and kept."""
 
-    def __init__(self, begin: Begin, job: Job, executor: Executor) -> None:
-        self._begin, self._job, self._executor = begin, job, executor
+    def __init__(self, begin: Begin, job: Job, executor: Executor, voice: Voice) -> None:
+        self._begin, self._job, self._executor, self._voice = begin, job, executor, voice
         self._data: dict[tuple[str, int], Any] = {}
-        self._abort = Signal()
+        self._work = Work(voice)
 
     def abort(self, reason: str) -> None:
         """Ask the task that is being done to stop; from any thread."""
-        self._abort.trigger(reason)
+        self._work.trigger(reason)
 
     def do(self, task: Do) -> Done:
         """What came of a task. What the job's code raises becomes a failure: the worker's outermost call."""
         begun = time.monotonic()
-        self._abort = Signal()
+        self._work = Work(self._voice)
         try:
             memory = Memory(task.memory)
             names = self._done(task, memory)
@@ -89,8 +90,9 @@ class Served:
             data=task.data,
             load=partial(self._load, task.slot),
             memory=memory,
+            tracker=self._work,
         )
-        reply = self._executor.execute(task.task, codec.decode(_mapped(task.body)), ctx, self._abort)
+        reply = self._executor.execute(task.task, codec.decode(_mapped(task.body)), ctx, self._work)
         _require_shareable(reply, "an executor")
         for each in self._job.filters:
             reply = each(reply, ctx)
@@ -113,11 +115,11 @@ class Served:
         return self._data[name, slot]
 
 
-def load(begin: Begin) -> Served | Broken:
+def load(begin: Begin, voice: Voice) -> Served | Broken:
     """The job of a run. What its code raises when it is imported is told: this is an outermost call, too."""
     try:
         job = load_job(Path(begin.source), begin.reference)
-        return Served(begin, job, job.serve())
+        return Served(begin, job, job.serve(), voice)
     except (Exception, SystemExit) as error:
         code, message, _, trace = _told(error)
         return Broken(code=code, message=f"the job does not load: {message}", trace=trace)

@@ -6,7 +6,6 @@ It encloses itself before any code of the job, and even before the numeric libra
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import signal
@@ -16,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from hansa.runtime.client.channel import Abort, Begin, Broken, Do, FromWorker, Ready, to_line, to_worker
+from hansa.runtime.client.channel import Abort, Begin, Broken, Do, Ready, to_line, to_worker
 from hansa.runtime.client.sandbox import SandboxError, Walls, enclose, end_with
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def main(descriptor: int, agent: int) -> int:
         try:
             enclose(_walls(begin))
         except SandboxError as error:
-            _say(link, Broken(code=error.code, message=str(error)))
+            link.sendall(to_line(Broken(code=error.code, message=str(error))))
             return 1
         return _serve(begin, link, lines)
 
@@ -42,17 +41,23 @@ def _serve(begin: Begin, link: socket.socket, lines: BinaryIO) -> int:
     from threadpoolctl import threadpool_limits
 
     from hansa.runtime.client.serving import load
+    from hansa.runtime.client.telling import Voice, log_to
 
-    served = load(begin)
+    voice = Voice(link)
+    log_to(voice)
+    served = load(begin, voice)
     if isinstance(served, Broken):
-        _say(link, served)
+        voice.say(served)
         return 1
-    _say(link, Ready())
+    voice.say(Ready())
     tasks: queue.SimpleQueue[Do] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines, tasks, served), name="agent", daemon=True).start()  # it ends the process
     with threadpool_limits(1, user_api="blas"):  # with two threads, bits differ from run to run
         while True:
-            _say(link, served.do(tasks.get()))
+            done = served.do(tasks.get())
+            sys.stdout.flush()
+            sys.stderr.flush()
+            voice.say(done)
 
 
 def _listen(lines: BinaryIO, tasks: queue.SimpleQueue[Do], served: Served) -> None:
@@ -64,11 +69,6 @@ def _listen(lines: BinaryIO, tasks: queue.SimpleQueue[Do], served: Served) -> No
             case Abort(reason=reason):
                 served.abort(reason)
     os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _say(link: socket.socket, message: FromWorker) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the agent has gone: the listener ends us
-        link.sendall(to_line(message))
 
 
 def _walls(begin: Begin) -> Walls:

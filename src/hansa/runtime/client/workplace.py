@@ -15,6 +15,7 @@ from hansa.files import storage_error, write_atomic
 from hansa.runtime.client import leaving
 from hansa.runtime.client.channel import Begin, Do, Done
 from hansa.runtime.client.child import Worker, WorkerBroken, WorkerDied
+from hansa.runtime.client.live import Live
 from hansa.runtime.client.policy import Decision
 from hansa.runtime.client.site import Site
 from hansa.runtime.config import SiteConfig, is_place
@@ -40,7 +41,10 @@ class Refusal(Exception):
 
 
 class Workplace:
-    """The work of one run, one thing at a time. `moved` counts the bytes of the present task that went either way."""
+    """The work of one run, one thing at a time. `moved` counts the bytes of the present task that went either way.
+
+    `live` is what the worker tells meanwhile; `waits` says what the present thing waits for, if it does.
+    """
 
     def __init__(self, site: Site, run: str) -> None:
         self._site, self._run = site, run
@@ -48,7 +52,9 @@ class Workplace:
         self._blobs = FileBlobs(self._room.blobs)
         self._worker: Worker | None = None
         self._manifest: Manifest | None = None
+        self.live = Live(site.connection, run, site.places.log(run))
         self.moved = 0
+        self.waits = ""
 
     async def close(self) -> None:
         """End the worker, with all that it has started."""
@@ -70,6 +76,7 @@ class Workplace:
         manifest = await self._bundle(item)
         while True:
             decision: Decision = await asyncio.to_thread(partial(self._site.decide, manifest, **asked))
+            self.waits = decision.reason if decision.verdict == "wait" else ""
             if decision.verdict == "accept":
                 return
             if decision.verdict == "refuse":
@@ -122,7 +129,10 @@ class Workplace:
             out=str(self._out(asked)),
             memory={name: str(self._blobs.path(digest)) for name, digest in memory.items()},
         )
-        return await self.be_up_for(do)
+        self.live.begin(asked.task, asked.round)
+        done = await self.be_up_for(do)
+        await self.live.flush()
+        return done
 
     async def be_up_for(self, do: Do | None) -> Done:
         """What a worker that is up makes of the task (None: being up). One that dies is started again, and the task done anew."""
@@ -148,7 +158,8 @@ class Workplace:
         config = self._site.config()
         if config is None or self._manifest is None:
             raise Refusal(Failure("refused", "this site has no policy, so it runs nothing [closed]"))
-        worker = Worker(self._begin(config, self._manifest), self._site.places.log(self._run), self._site.environment)
+        self.live.kinds = config.policy.kinds
+        worker = Worker(self._begin(config, self._manifest), self.live, self._site.environment)
         self._worker = worker
         try:
             await worker.start()

@@ -52,6 +52,7 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
         plan=plan,
         plan_hash=hashlib.sha256(plan.encode()).hexdigest(),
         requires=sorted(job.requires),
+        progress_s=job.progress_s,
         files={path: hashlib.sha256(content).hexdigest() for path, content in files.items()},
     )
     if sign is not None:

@@ -17,7 +17,7 @@ Each change carries the idempotency key (run, seq, attempt, slot); `attempt` is 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -28,6 +28,8 @@ BEAT_S: Final = 10.0
 LOST_AFTER_S: Final = 30.0  # three heartbeats
 CHUNK: Final = 1024 * 1024  # bytes of one ranged transfer: passes nginx's default body limit
 JSON_LIMIT: Final = 256 * 1024
+NOTES: Final = 200  # live lines of one message
+NOTE_TEXT: Final = 1_000  # characters of one live line
 PROBLEM: Final = "application/problem+json"
 
 
@@ -97,6 +99,7 @@ class Assignment(Message, frozen=True):
     job: str
     data: str
     deadline_s: float | None = None
+    progress_s: float | None = None
 
 
 class Offer(Message, frozen=True):
@@ -111,11 +114,12 @@ class Offer(Message, frozen=True):
 
 
 class Ended(Message, frozen=True):
-    """A run is over, or a task is no longer wanted (`seq` set)."""
+    """A run is over, or a task is no longer wanted (`seq` set; with `attempt`: this and earlier attempts at it)."""
 
     run: str
     reason: str
     seq: int | None = None
+    attempt: int | None = None
     models: dict[str, str] = {}  # "final", "best" -> digest, for sites that contributed and want them
 
 
@@ -165,12 +169,20 @@ class Ack(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """How far a task is: bytes moved and steps taken since it was assigned."""
+    """How far a task is (`seq` 0: an offer): bytes moved and steps taken since it began; `fraction` where the job's code says so.
+
+    `waits` says what it waits for at the site: nothing moves then, and the task is not given up for that.
+    """
 
     run: str
     seq: int
+    attempt: int = 1
+    task: str = ""
+    round: int = 0
     bytes: int = 0
     steps: int = 0
+    fraction: float | None = None
+    waits: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 class Beat(Message, frozen=True):
@@ -180,20 +192,28 @@ class Beat(Message, frozen=True):
 
 
 class Note(Message, frozen=True):
-    """One live line of a run: a metric or a log line."""
+    """One live line of a run: numbers that its code tracks (`step` of `of`), or a line that it logged or printed (no `logger`).
+
+    `at` is by the site's clock, in seconds since 1970. A number that is not finite comes as null.
+    """
 
     run: str
     kind: Literal["metric", "log"]
-    text: str = ""
-    name: str = ""
-    value: float = 0.0
+    at: float
+    task: Annotated[str, msgspec.Meta(max_length=200)] = ""
     round: int = 0
+    step: int | None = None
+    of: int | None = None
+    values: Annotated[dict[str, float | None], msgspec.Meta(max_length=64)] = {}
+    level: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    logger: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    text: Annotated[str, msgspec.Meta(max_length=NOTE_TEXT)] = ""
 
 
 class Notes(Message, frozen=True):
     """Lines in order."""
 
-    notes: list[Note]
+    notes: Annotated[list[Note], msgspec.Meta(max_length=NOTES)]
 
 
 class Problem(Message, frozen=True):

@@ -26,7 +26,6 @@ from hansa.runtime.server.views import (
     SiteList,
     SiteView,
     Submission,
-    run_view,
 )
 
 Asked = Request[Any, Any, Any]
@@ -49,19 +48,22 @@ async def runs(request: Asked) -> RunList:
     """All runs."""
     people, asker = _people(request), admit(request, "admin")
     await people.door.require(asker, "run.list", "runs")
-    return RunList([run_view(run) for run in people.inbox.book.runs.values() if not run.deleted])
+    return RunList([people.shown(run) for run in people.inbox.book.runs.values() if not run.deleted])
 
 
 @get("/api/runs/{name:str}")
 async def show(request: Asked, name: str) -> RunView:
     """One run."""
-    return run_view(await _people(request).run(admit(request, "admin"), name))
+    people = _people(request)
+    return people.shown(await people.run(admit(request, "admin"), name))
 
 
 @get("/api/runs/{name:str}/events")
-async def events(request: Asked, name: str, after: Counted = 0, hold_s: float = 0.0) -> EventList:
-    """What has happened since event `after`; waits for at most `hold_s` seconds."""
-    return await _people(request).happened(admit(request, "admin"), name, after, min(hold_s, HOLD_S))
+async def events(
+    request: Asked, name: str, after: Counted = 0, hold_s: float = 0.0, live_after: Counted | None = None
+) -> EventList:
+    """What has happened since event `after`, and live lines from `live_after` on; waits for at most `hold_s` seconds."""
+    return await _people(request).happened(admit(request, "admin"), name, after, live_after, min(hold_s, HOLD_S))
 
 
 @post("/api/runs/{name:str}/{verb:str}", status_code=200)

@@ -9,7 +9,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 | POST /api/runs | {"bundle": digest, "seed", "sites", "min_sites", "priority", "request"}: views.Submission | 201 run |
 | GET /api/runs | | {"runs": [run, ..]}, newest last |
 | GET /api/runs/{id} | | run |
-| GET /api/runs/{id}/events | ?after=0&hold_s=0 | {"events": [event, ..], "after": n}; held until there is one, at most 25 s |
+| GET /api/runs/{id}/events | ?after&hold_s&live_after | {"events", "after", "live", "live_after"}: lists, and where to go on |
 | POST /api/runs/{id}/abort, pause, resume | {"reason": ""}? | run |
 | DELETE /api/runs/{id} | | 204; the run must have ended |
 | GET /api/runs/{id}/files | | {"files": [{"path", "bytes"}, ..]}: the run folder |
@@ -23,10 +23,13 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 
 run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "accepted": [name, ..],
 "refused": {site: reason}, "min_sites", "priority", "seed", "created", "ended": null | s, "reason": "", "metrics": {name: number},
-"job_hash", "bundle"}. `state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times: s since 1970.
+"job_hash", "bundle", "working": {site: {"task", "round", "steps", "bytes", "fraction", "waits"}}}.
+`state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times: s since 1970.
 event: {"seq", "kind", "at", ...data}; a step's number is "step". Kinds: run.submitted run.offered site.accepted site.refused
 run.started run.ready task.opened task.started result task.lost task.closed round checkpoint run.paused run.resumed run.crashed
 run.ended. `round` carries a line of metrics.jsonl as "record".
+line: {"site", "kind": "metric" or "log", "at", "task", "round", "step", "of", "values": {name: number}, "level", "logger", "text"}.
+Events and lines are held until there is one, at most 25 s; log lines are for those who may download the run.
 site: {"site", "org", "online", "disabled": null | reason, "seen": s | null, "cores", "gpus", "memory_bytes", "data": {label: type},
 "runs": [id, ..]}
 link: an event as it is chained: {"id", "stream", "seq", "kind", "at", "data", "prev", "hash"}. Streams: project, run/ID.
@@ -35,6 +38,8 @@ A refusal is application/problem+json: {"title", "status", "code", "detail", "hi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -74,12 +79,13 @@ class Served:
 
     people: People
     project: str
+    names: bool  # whether /metrics tells of runs and sites by name: only where TLS asks everybody for a certificate
 
 
 def make_app(served: Served) -> Litestar:
     """The ASGI application."""
     registry = CollectorRegistry()
-    registry.register(_Numbers(served.people))
+    registry.register(_Numbers(served.people, names=served.names))
     return Litestar(
         route_handlers=[health, metrics, *site_api.HANDLERS, *api.HANDLERS],
         state=State({"people": served.people, "door": served.people.door, "registry": registry, "project": served.project}),
@@ -99,17 +105,17 @@ def health(state: State) -> Health:
 
 @get("/metrics", sync_to_thread=False, include_in_schema=False)
 def metrics(state: State) -> Response[bytes]:
-    """Numbers for Prometheus: counts, no names."""
+    """Numbers for Prometheus. Behind a proxy, where anybody may ask, counts without names."""
     return Response(generate_latest(state.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 class _Numbers(Collector):
-    """The server's numbers, counted when they are asked for."""
+    """The server's numbers, counted when they are asked for; `names`: those of each run and site, too."""
 
-    def __init__(self, people: People) -> None:
-        self._people = people
+    def __init__(self, people: People, *, names: bool) -> None:
+        self._people, self._names = people, names
 
-    def collect(self) -> list[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily]:
         """All of them."""
         book, presence = self._people.inbox.book, self._people.presence
         states = GaugeMetricFamily("hansa_runs", "Runs by state.", labels=["state"])
@@ -119,14 +125,42 @@ class _Numbers(Collector):
         for state, count in sorted(counted.items()):
             states.add_metric([state], count)
         online = sum(presence.online(site) for site in book.sites)
+        if self._names:
+            yield from self._of_runs()
+            yield from self._of_sites()
         free = self._people.inbox.blobs.free_bytes
-        return [
-            states,
-            GaugeMetricFamily("hansa_sites_online", "Sites heard of within 30 s.", value=online),
-            GaugeMetricFamily("hansa_runs_live", "Runs whose process is up.", value=self._people.scheduler.live),
-            GaugeMetricFamily("hansa_events", "Events committed.", value=book.last),
-            GaugeMetricFamily("hansa_free_bytes", "Room for blobs, the reserve left out.", value=free),
-        ]
+        yield states
+        yield GaugeMetricFamily("hansa_sites_online", "Sites heard of within 30 s.", value=online)
+        yield GaugeMetricFamily("hansa_runs_live", "Runs whose process is up.", value=self._people.scheduler.live)
+        yield GaugeMetricFamily("hansa_events", "Events committed.", value=book.last)
+        yield GaugeMetricFamily("hansa_free_bytes", "Room for blobs, the reserve left out.", value=free)
+
+    def _of_runs(self) -> Iterator[GaugeMetricFamily]:
+        """The runs that go on: their rounds, their newest numbers, and what their sites have told last."""
+        people = self._people
+        round_ = GaugeMetricFamily("hansa_run_round", "The last round that has ended.", labels=["run", "job"])
+        metric = GaugeMetricFamily("hansa_run_metric", "A global metric of the last round.", labels=["run", "job", "metric"])
+        steps = GaugeMetricFamily("hansa_run_site_steps", "Steps of the task that a site is at.", labels=["run", "site"])
+        told = GaugeMetricFamily("hansa_run_site_metric", "A number that a site has told last.", labels=["run", "site", "metric"])
+        for run in people.inbox.book.runs.values():
+            if run.state != "running":
+                continue
+            round_.add_metric([run.id, run.what.job], run.round)
+            for name, value in run.metrics.items():
+                metric.add_metric([run.id, run.what.job, name], math.nan if value is None else value)
+            for site, working in people.progresses.at(run.id).items():
+                steps.add_metric([run.id, site], working.steps)
+        for (run_id, site), values in people.live.newest.items():
+            for name, value in values.items():
+                told.add_metric([run_id, site, name], value)
+        yield from (round_, metric, steps, told)
+
+    def _of_sites(self) -> Iterator[GaugeMetricFamily]:
+        """The sites: whether each is there."""
+        online = GaugeMetricFamily("hansa_site_online", "Whether the site was heard of within 30 s.", labels=["site"])
+        for site in self._people.inbox.book.sites:
+            online.add_metric([site], float(self._people.presence.online(site)))
+        yield online
 
 
 def problem(status: int, code: str, title: str, *, detail: str = "", hint: str = "") -> Response[bytes]:

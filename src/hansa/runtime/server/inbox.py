@@ -26,7 +26,10 @@ WORK_LIMIT: Final = 100  # items of one answer to a poll
 
 ARRANGE: Final = "arrange"  # the bell of the scheduler
 _TO_ARRANGE: Final = frozenset(
-    {"run.submitted", "run.offered", "site.accepted", "site.refused", "site.hello", "site.enabled", "run.resumed", "run.ended"}
+    (
+        *("run.submitted", "run.offered", "run.started", "run.resumed", "run.ended"),
+        *("site.accepted", "site.refused", "site.hello", "site.enabled"),
+    )
 )
 
 Participates = Callable[[Run, str], Entry | None]  # None: ask the site; else what stands in for its answer
@@ -175,6 +178,15 @@ class Inbox:
                 asked = step.asked.get(slot)
                 if asked is not None and asked.state == "out" and (run.id, step.seq, slot) not in self._answering:
                     self.begin({stream_of(run.id): [_lost(step, slot, asked.attempt, why)]})
+
+    def give_up(self, name: str, site: str, seq: int, why: str) -> None:
+        """Give up what a site that is there was asked in one step."""
+        run = self.book.runs[name]
+        slot, step = run.slot_of(site), run.steps.get(seq)
+        asked = step.asked.get(slot) if step is not None and slot is not None else None
+        if step is not None and asked is not None and asked.state == "out" and (name, seq, asked.slot) not in self._answering:
+            lost = _lost(step, asked.slot, asked.attempt, why)
+            self.begin({stream_of(name): [Entry(lost.kind, {**lost.data, "site": site, "stalled": True})]})
 
     def hang_up(self) -> None:
         """Answer all that is held: the server stops."""

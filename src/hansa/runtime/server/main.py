@@ -21,9 +21,11 @@ from hansa.runtime.config import Kit, ServerSettings, load_kit
 from hansa.runtime.server.app import Served, make_app
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
+from hansa.runtime.server.live import Live
 from hansa.runtime.server.people import People
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
+from hansa.runtime.server.progress import Progresses
 from hansa.runtime.server.scheduler import Scheduler
 from hansa.runtime.server.state import PROJECT, Book
 from hansa.runtime.store.blobs import FileBlobs
@@ -74,9 +76,12 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             presence = Presence(book.sites, inbox.lose)
             scheduler = Scheduler(inbox, presence, places, door.policy, environment, most=most)
             door.on_roster = lambda: _new_roster(door, scheduler, inbox)
-            people = People(door, inbox, events, scheduler, presence, places, kit.ca_certificate())
-            server = _granian(kit, settings, port, make_app(Served(people, kit.project)))
-            await _until(stop, server, [door.watch(stop), presence.watch(stop), scheduler.serve(stop)], kit, port, ready)
+            live = Live(places, inbox.bells)
+            progresses = Progresses(book, inbox.bells, inbox.give_up)
+            scheduler.on_end = live.forget
+            people = People(door, inbox, events, scheduler, presence, places, live, progresses, kit.ca_certificate())
+            server = _granian(kit, settings, port, make_app(Served(people, kit.project, names=kit.direct)))
+            await _until(stop, server, [each.watch(stop) for each in (door, presence, progresses, scheduler)], kit, port, ready)
             inbox.hang_up()
             await scheduler.close()
             await _stopped(server)

@@ -17,12 +17,15 @@ from cryptography import x509
 from hansa.errors import InputError, RefusedError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Policy
+from hansa.runtime.authz.rights import permits
 from hansa.runtime.jobs.bundle import open_bundle
 from hansa.runtime.manifest import Manifest
 from hansa.runtime.server.door import Asker, Door
 from hansa.runtime.server.inbox import Inbox
+from hansa.runtime.server.live import Live
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
+from hansa.runtime.server.progress import Progresses
 from hansa.runtime.server.scheduler import Scheduler
 from hansa.runtime.server.state import PROJECT, Run, Submitted, stream_of
 from hansa.runtime.server.views import (
@@ -59,6 +62,8 @@ class People:
     scheduler: Scheduler
     presence: Presence
     places: Places
+    live: Live
+    progresses: Progresses
     ca: x509.Certificate
 
     async def submit(self, asker: Asker, asked: Submission) -> RunView:
@@ -71,7 +76,7 @@ class People:
         await self.door.require(asker, "run.submit", asked.bundle, own=True)
         for run in self.inbox.book.runs.values():
             if asked.request and (run.what.author, run.what.request) == (asker.name, asked.request):
-                return run_view(run)
+                return self.shown(run)
         policy = self.door.policy
         manifest, size = await asyncio.to_thread(self._manifest, asked.bundle, policy)
         author = check_author(manifest, ca=self.ca, policy=policy, now=datetime.now(UTC).timestamp())
@@ -96,11 +101,16 @@ class People:
             sites=sites,
             min_sites=least,
             priority=asked.priority,
+            progress_s=manifest.progress_s,
             request=asked.request,
         )
         audit = self.door.permitted(asker, "run.submit", what.run)
         await self.inbox.commit({stream_of(what.run): [Entry("run.submitted", msgspec.to_builtins(what))], PROJECT: [audit]})
-        return run_view(self.inbox.book.runs[what.run])
+        return self.shown(self.inbox.book.runs[what.run])
+
+    def shown(self, run: Run) -> RunView:
+        """The run as people see it, with what its sites are at."""
+        return run_view(run, self.progresses.at(run.id) if not run.over else {})
 
     async def run(self, asker: Asker, name: str, command: str = "run.show") -> Run:
         """The run of that name, if the asker may do this to it.
@@ -125,7 +135,7 @@ class People:
         run = await self.run(asker, name, f"run.{verb}")
         goal = {"abort": "aborted", "pause": "paused", "resume": "running"}[verb]
         if run.state == goal:
-            return run_view(run)
+            return self.shown(run)
         allowed = {"abort": ("pending", "running", "paused"), "pause": ("running",), "resume": ("paused",)}[verb]
         if run.state not in allowed:
             raise InputError(f"a run that is {run.state} cannot be {goal}", run=run.id, expected=" or ".join(allowed))
@@ -135,7 +145,7 @@ class People:
             await self.scheduler.end(run, "run.ended", {"state": "aborted", "reason": why, "code": "aborted"}, audit)
         else:
             await self.scheduler.end(run, "run.paused" if verb == "pause" else "run.resumed", {"reason": why}, audit)
-        return run_view(run)
+        return self.shown(run)
 
     async def delete(self, asker: Asker, name: str) -> None:
         """Remove a run that has ended, with its folder; what happened stays on record.
@@ -151,18 +161,31 @@ class People:
         await self.inbox.commit({stream_of(run.id): [Entry("run.deleted", {"by": asker.name})], PROJECT: [audit]})
         await asyncio.to_thread(self.places.remove, run.id)
 
-    async def happened(self, asker: Asker, name: str, after: int, hold_s: float) -> EventList:
-        """What has happened in a run since event `after`; waits for something for at most `hold_s`."""
+    async def happened(self, asker: Asker, name: str, after: int, live_after: int | None, hold_s: float) -> EventList:
+        """What has happened in a run since event `after`, and its live lines from `live_after` on, unless that is None.
+
+        Waits for something for at most `hold_s`. Log lines are for those who may have the results.
+        """
         run = await self.run(asker, name)
-        stream = stream_of(run.id)
-        heard = self.inbox.bells.listen(stream)
-        found = await asyncio.to_thread(self._read, stream, after)
-        if not found and hold_s > 0 and not self.inbox.closing:
-            await asyncio.wait([heard], timeout=hold_s)
+        own, same = run.what.author == asker.name, run.what.org == asker.member.org
+        logs = permits(asker.member.role, "run.download", own=own, same_org=same)
+
+        async def look() -> EventList:
+            found = await asyncio.to_thread(self._read, stream_of(run.id), after)
+            lines, ends = ([], None) if live_after is None else await asyncio.to_thread(self.live.page, run.id, live_after)
+            shown = [line for line in lines if logs or line["kind"] != "log"]
+            return EventList([event_view(event) for event in found], found[-1].seq if found else after, shown, ends)
+
+        heard = [self.inbox.bells.listen(stream_of(run.id))]
+        heard += [] if live_after is None else [self.inbox.bells.listen(f"live/{run.id}")]
+        told = await look()
+        if not (told.events or told.live) and hold_s > 0 and not self.inbox.closing:
+            await asyncio.wait(heard, timeout=hold_s, return_when=asyncio.FIRST_COMPLETED)
             self.door.still(asker)
-            found = await asyncio.to_thread(self._read, stream, after)
-        heard.cancel()
-        return EventList([event_view(event) for event in found], found[-1].seq if found else after)
+            told = await look()
+        for each in heard:
+            each.cancel()
+        return told
 
     async def files(self, asker: Asker, name: str) -> FileList:
         """The files of a run folder."""

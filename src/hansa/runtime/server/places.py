@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from hansa.files import storage_error
-
-LIVE_LIMIT: Final = 16 * 1024 * 1024  # bytes of live lines that are kept of one run
+LIVE: Final = "live.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +39,6 @@ class Places:
         for folder in (self.folder(run), self.work(run)):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def note(self, run: str, line: Mapping[str, Any]) -> None:
-        """Add a live line to the run's folder, as long as there are not too many."""
-        path = self.folder(run) / "live.jsonl"
-        try:
-            with path.open("ab") as file:
-                if file.tell() < LIVE_LIMIT:
-                    file.write(msgspec.json.encode(line) + b"\n")
-        except OSError as error:
-            raise storage_error(error, path) from error
+    def live(self, run: str) -> Path:
+        """The live lines of a run; they are in the run's folder, too, when its process has ended."""
+        return self.work(run) / LIVE

@@ -16,12 +16,13 @@ import msgspec
 
 from hansa.core.task import Failure
 from hansa.errors import HansaError, StorageError
+from hansa.files import storage_error
 from hansa.record.folder import RunFolder
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.bundle import extract, open_bundle
 from hansa.runtime.jobs.link import Came, Done, Line, Start
 from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
-from hansa.runtime.server.places import Places
+from hansa.runtime.server.places import LIVE, Places
 from hansa.runtime.server.state import Run, stream_of
 from hansa.runtime.store.blob import Blobs
 from hansa.runtime.store.event import Entry
@@ -61,6 +62,7 @@ class Runner:
         finally:
             await self._end_process()
             await asyncio.to_thread(self._seal)
+            await asyncio.to_thread(self._take_home)
 
     def stop(self, why: str) -> None:
         """Ask the process to end; `serve` then returns."""
@@ -143,6 +145,7 @@ class Runner:
             case link.Saved():
                 self._note("checkpoint", {"round": message.round, "seq": message.seq})
             case Done():
+                await asyncio.to_thread(self._take_home)
                 await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
                 self._done = True
 
@@ -205,6 +208,18 @@ class Runner:
             folder = RunFolder.open(path)
             if folder.info.state == "running":
                 folder.finish(run.state, error=run.reason or None)
+
+    def _take_home(self) -> None:
+        """Put the live lines into the run folder, which people download."""
+        live, target = self._places.live(self._run.id), self._places.folder(self._run.id) / LIVE
+        if live.exists() and target.parent.exists():
+            part = target.with_name(f".{LIVE}.part")
+            try:
+                part.unlink(missing_ok=True)
+                part.hardlink_to(live)
+                part.replace(target)
+            except OSError as error:
+                raise storage_error(error, target) from error
 
 
 async def _kill(process: asyncio.subprocess.Process) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,7 @@ class Scheduler:
         self._environment, self._most = environment, most
         self._live: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
         self._closing = False
+        self.on_end: Callable[[str], None] = lambda _: None  # is told of runs whose process has ended
         inbox.on_came = self._came
 
     @property
@@ -77,7 +78,7 @@ class Scheduler:
         """Runs whose process is up."""
         return len(self._live)
 
-    async def serve(self, stop: asyncio.Event) -> None:
+    async def watch(self, stop: asyncio.Event) -> None:
         """Arrange the runs whenever something changes, until the server stops."""
         while not stop.is_set():
             changed = self._inbox.bells.listen(ARRANGE)
@@ -163,6 +164,7 @@ class Scheduler:
         except HansaError as error:
             await self._failed(run, error)
         del self._live[run.id]
+        self.on_end(run.id)
         self._inbox.bells.ring(ARRANGE)  # it may have been resumed meanwhile, and others may have waited for it
         await self._sweep()
 

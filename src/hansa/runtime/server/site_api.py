@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import groupby
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -206,20 +207,21 @@ async def results(request: Asked) -> Response[bytes]:
 
 @post("/v1/beats", status_code=204)
 async def beats(request: Asked) -> None:
-    """A sign of life."""
-    _site(request)
-    await _body(request, Beat)
+    """A sign of life, and what the site is at."""
+    people, asker = _site(request)
+    said: Beat = await _body(request, Beat)
+    people.progresses.heard(asker.name, said.busy)
 
 
 @post("/v1/notes", status_code=204)
 async def notes(request: Asked) -> None:
-    """Live metrics and log lines of a run, into its folder."""
+    """Live numbers and log lines of runs that the site was asked to take part in."""
     people, asker = _site(request)
     said: Notes = await _body(request, Notes)
-    for note in said.notes:
-        run = people.inbox.book.run(note.run)
-        if run is not None and run.state == "running" and asker.name in run.accepted:
-            people.places.note(run.id, {"site": asker.name, **msgspec.to_builtins(note)})
+    for name, lines in groupby(said.notes, key=lambda note: note.run):
+        run = people.inbox.book.run(name)
+        if run is not None and not run.over and asker.name in run.what.sites and not run.answers.get(asker.name):
+            await people.live.add(run.id, asker.name, len(run.what.sites), list(lines))
 
 
 def _sender(request: Asked) -> tuple[People, Asker]:

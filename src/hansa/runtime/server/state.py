@@ -43,6 +43,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[str]
     min_sites: int
     priority: int
+    progress_s: float | None = None
     request: str = ""  # the submitter's own name for it, so that it can be sent again
 
 
@@ -210,7 +211,7 @@ class Book:
             case "task.assigned":
                 return self._assign(run, event.id, data["seq"], data["slot"], data["attempt"])
             case "task.lost" | "result":
-                self._came(run, event)
+                return self._came(run, event)
             case "task.closed":
                 return self._close(run, event)
             case "task.dropped":
@@ -276,16 +277,22 @@ class Book:
             job=what.job,
             data=what.data,
             deadline_s=step.deadline_s,
+            progress_s=what.progress_s,
         )
         return {name}
 
-    def _came(self, run: Run, event: Event) -> None:
-        """A site's answer to its newest attempt, or its loss."""
+    def _came(self, run: Run, event: Event) -> set[str]:
+        """A site's answer to its newest attempt, or its loss. One that is there, and was given up, is told so."""
         data, lost = event.data, event.kind == "task.lost"
         step = run.steps[data["seq"]]
         asked = step.asked[data["slot"]]
         asked.state, asked.blob = ("lost" if lost else "answered"), data.get("blob")
-        self.site(run.what.sites[asked.slot]).items.pop(asked.item, None)
+        name = run.what.sites[asked.slot]
+        self.site(name).items.pop(asked.item, None)
+        told = {name} if data.get("stalled") else set()
+        if told:
+            ended = Ended(run=run.id, reason=data["reason"], seq=step.seq, attempt=asked.attempt)
+            self.site(name).items[event.id] = ended
         if asked.blob is not None:
             run.newest[asked.slot] = (step.seq, asked.attempt, asked.blob)
         step.came.append(
@@ -300,6 +307,7 @@ class Book:
                 lost=lost,
             )
         )
+        return told
 
     def _close(self, run: Run, event: Event) -> set[str]:
         """The step's end: what is out is cancelled, what came and was not admitted does not count."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from hansa.runtime.authz.policy import Member
+from hansa.runtime.protocol.messages import Progress
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.state import Book, Run
 from hansa.runtime.store.event import Event
@@ -36,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. Times are seconds since 1970."""
+    """A run. Times are seconds since 1970. `working`: what its sites are at, as their last heartbeats said."""
 
     run: str
     job: str
@@ -57,6 +58,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     job_hash: str
     bundle: str
+    working: dict[str, Progress] = {}
 
 
 class RunList(msgspec.Struct, frozen=True):
@@ -66,10 +68,12 @@ class RunList(msgspec.Struct, frozen=True):
 
 
 class EventList(msgspec.Struct, frozen=True):
-    """Events of a run, and the number to ask with next."""
+    """Events of a run, and the number to ask with next; live lines and theirs, if they were asked for."""
 
     events: list[dict[str, Any]]
     after: int
+    live: list[dict[str, Any]] = []
+    live_after: int | None = None
 
 
 class FileView(msgspec.Struct, frozen=True):
@@ -133,8 +137,8 @@ class Health(msgspec.Struct, frozen=True):
     time: float
 
 
-def run_view(run: Run) -> RunView:
-    """The run as people see it."""
+def run_view(run: Run, working: dict[str, Progress]) -> RunView:
+    """The run as people see it, and what its sites are at."""
     what = run.what
     return RunView(
         run=what.run,
@@ -156,6 +160,7 @@ def run_view(run: Run) -> RunView:
         metrics=run.metrics,
         job_hash=what.job_hash,
         bundle=what.bundle,
+        working=working,
     )
 
 

@@ -1,3 +1,6 @@
+import logging
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -7,8 +10,9 @@ import pytest
 from hansa.core import codec
 from hansa.core.task import Shareable
 from hansa.errors import DataError
-from hansa.runtime.client.channel import Begin, Broken, Do
+from hansa.runtime.client.channel import Begin, Broken, Do, Logged, Stepped, Tracked, from_worker
 from hansa.runtime.client.serving import Served, load, load_data
+from hansa.runtime.client.telling import Records, Voice
 
 JOB = """
 import numpy as np
@@ -25,6 +29,9 @@ class Echo(hs.Executor):
             return {"w": 1}
         if task_name == "name":
             fl_ctx.memory.put("a/b", {"x": np.zeros(1)})
+        for step in (1, 2):
+            abort_signal.check()
+            fl_ctx.track(step=step, of=4, loss=np.float32(0.5) if step == 1 else float("nan"))
         before = fl_ctx.memory.get("count")
         count = 1 if before is None else int(before["n"][0]) + 1
         fl_ctx.memory.put("count", {"n": np.array([count])})
@@ -84,14 +91,27 @@ def do(begin: Begin, task: str = "echo", seq: int = 1, **memory: str) -> Do:
     )
 
 
-def served(begin: Begin) -> Served:
-    found = load(begin)
+@pytest.fixture
+def line() -> Iterator[tuple[Voice, socket.socket]]:
+    """The worker's voice, and the agent's end of the line."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Voice(theirs), ours
+
+
+@pytest.fixture
+def voice(line: tuple[Voice, socket.socket]) -> Voice:
+    return line[0]
+
+
+def served(begin: Begin, voice: Voice) -> Served:
+    found = load(begin, voice)
     assert isinstance(found, Served)
     return found
 
 
-def test_a_task_reads_body_data_and_memory_and_leaves_a_reply_and_a_memory(begin: Begin) -> None:
-    site = served(begin)
+def test_a_task_reads_body_data_and_memory_and_leaves_a_reply_and_a_memory(begin: Begin, voice: Voice) -> None:
+    site = served(begin, voice)
     first = site.do(do(begin))
     assert (first.code, first.memory) == ("", ["count"])
     reply = codec.decode(Path(do(begin).out).read_bytes())
@@ -102,10 +122,10 @@ def test_a_task_reads_body_data_and_memory_and_leaves_a_reply_and_a_memory(begin
     assert codec.decode(Path(do(begin, seq=2).out).read_bytes()).metrics == {"count": 2.0}
 
 
-def test_the_random_streams_are_those_of_a_simulation(begin: Begin) -> None:
+def test_the_random_streams_are_those_of_a_simulation(begin: Begin, voice: Voice) -> None:
     from hansa.core.rng import generator
 
-    served(begin).do(do(begin))
+    served(begin, voice).do(do(begin))
     drawn = codec.decode(Path(do(begin).out).read_bytes()).body["drawn"]
     np.testing.assert_array_equal(drawn, generator(7, round=2, slot=3, purpose="draw").standard_normal(2))
 
@@ -119,8 +139,10 @@ def test_the_random_streams_are_those_of_a_simulation(begin: Begin) -> None:
         ("name", "spec", "a key must be a non-empty string"),
     ],
 )
-def test_what_a_jobs_code_does_wrong_is_a_failure_and_the_worker_goes_on(begin: Begin, task: str, code: str, words: str) -> None:
-    site = served(begin)
+def test_what_a_jobs_code_does_wrong_is_a_failure_and_the_worker_goes_on(
+    begin: Begin, voice: Voice, task: str, code: str, words: str
+) -> None:
+    site = served(begin, voice)
     done = site.do(do(begin, task))
     assert (done.code, done.memory) == (code, [])
     assert words in done.message
@@ -128,16 +150,16 @@ def test_what_a_jobs_code_does_wrong_is_a_failure_and_the_worker_goes_on(begin: 
     assert site.do(do(begin, seq=2)).code == ""
 
 
-def test_a_job_that_does_not_load_says_why(begin: Begin) -> None:
+def test_a_job_that_does_not_load_says_why(begin: Begin, voice: Voice) -> None:
     (Path(begin.source) / "job.py").write_text("import no_such_library\n")
-    broken = load(begin)
+    broken = load(begin, voice)
     assert isinstance(broken, Broken)
     assert "no_such_library" in broken.message
 
 
-def test_data_is_loaded_once_and_kept(begin: Begin) -> None:
+def test_data_is_loaded_once_and_kept(begin: Begin, voice: Voice) -> None:
     (Path(begin.base) / "data.py").write_text(COUNTED)
-    site = served(begin)
+    site = served(begin, voice)
     for seq in (1, 2, 3):
         assert site.do(do(begin, seq=seq)).code == ""
     assert (Path(begin.base) / "loads").read_text() == "north\n"
@@ -154,3 +176,29 @@ def test_a_label_can_lead_to_a_path_that_the_jobs_code_reads(begin: Begin, tmp_p
 def test_a_label_without_a_loader_is_named(begin: Begin) -> None:
     with pytest.raises(DataError, match="no such data"):
         load_data(begin.data, "missing", Path(begin.base), slot=0, site="x")
+
+
+def test_what_code_tracks_and_each_check_of_its_signal_reach_the_agent_as_lines(
+    begin: Begin, line: tuple[Voice, socket.socket]
+) -> None:
+    voice, agent = line
+    served(begin, voice).do(do(begin))
+    said = [from_worker(each) for each in agent.recv(65_536).splitlines()]
+    assert [each for each in said if isinstance(each, Tracked)] == [
+        Tracked(values={"loss": 0.5}, step=1, of=4),
+        Tracked(values={"loss": None}, step=2, of=4),  # JSON has no nan
+    ]
+    assert Stepped(steps=1) in said  # further ones within half a second are not worth a line
+
+
+def test_a_record_of_logging_is_one_line_whatever_it_says_and_a_wrong_format_ends_nothing(
+    line: tuple[Voice, socket.socket], capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice, agent = line
+    logger = logging.Logger("job.site")
+    logger.addHandler(Records(voice))
+    logger.warning("loss %s\nERROR forged: line", 0.5)
+    logger.info("%d rows", "many")
+    [said] = agent.recv(65_536).splitlines()
+    assert from_worker(said) == Logged(level="WARNING", logger="job.site", text="loss 0.5\nERROR forged: line")
+    assert "Logging error" in capsys.readouterr().err

@@ -165,9 +165,9 @@ def test_data_is_loaded_once_and_kept(begin: Begin, voice: Voice) -> None:
     assert (Path(begin.base) / "loads").read_text() == "north\n"
 
 
-def test_a_label_can_lead_to_a_path_that_the_jobs_code_reads(begin: Begin, tmp_path: Path) -> None:
+def test_a_label_can_lead_to_a_path_that_the_jobs_code_reads(begin: Begin, voice: Voice, tmp_path: Path) -> None:
     place = msgspec.structs.replace(begin, data={}, places={"rows": str(tmp_path / "body"), "gone": "/no/such/folder"})
-    site = served(place)
+    site = served(place, voice)
     assert site._load(0, "rows") == tmp_path / "body"
     with pytest.raises(DataError, match="are not there; at path /no/such/folder"):
         site._load(0, "gone")

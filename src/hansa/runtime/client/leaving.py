@@ -50,7 +50,7 @@ def keep(path: Path, blobs: Blobs, *, limit: int) -> Blob:
     """
     handle = _opened(path, limit)
     try:
-        blob = blobs.put(_pieces(handle, limit, path))
+        blob = blobs.adopt(handle, path, os.fstat(handle).st_size) or blobs.put(_pieces(handle, limit, path))
         path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, path.name) from error

@@ -25,7 +25,7 @@ from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
 from hansa.runtime.server.places import LIVE, Places
 from hansa.runtime.server.state import Run, stream_of
 from hansa.runtime.store.blob import Blobs
-from hansa.runtime.store.event import Entry
+from hansa.runtime.store.event import Entry, Event
 
 CRASHES: Final = 3  # deaths in a row without a finished step, after which a run has failed
 GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
@@ -143,7 +143,9 @@ class Runner:
             case link.Report():
                 self._note("round", {"record": _record(message.record)})
             case link.Saved():
-                self._note("checkpoint", {"round": message.round, "seq": message.seq})
+                await asyncio.wait([self._note("checkpoint", {"round": message.round, "seq": message.seq})])
+                # before the next step opens: whoever is told of a blob then finds it
+                await asyncio.to_thread(inbox.blobs.drop, inbox.book.spent_blobs(run))
             case Done():
                 await asyncio.to_thread(self._take_home)
                 await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
@@ -156,9 +158,10 @@ class Runner:
             brief = [link.Verdict(each.slot, each.attempt, each.failure and _brief(each.failure)) for each in fresh]
             self._note("task.dropped", msgspec.to_builtins(link.Drop(seq=message.seq, dropped=brief)))
 
-    def _note(self, kind: str, data: Mapping[str, Any]) -> None:
+    def _note(self, kind: str, data: Mapping[str, Any]) -> asyncio.Future[list[Event]]:
         committing = self._inbox.begin({stream_of(self._run.id): [Entry(kind, data)]})
         committing.add_done_callback(self._noted)
+        return committing
 
     def _noted(self, committing: asyncio.Future[Any]) -> None:
         """What could not be committed ends the process: it goes on from its checkpoint when there is room."""

@@ -75,6 +75,11 @@ class Step:
     came: list[Came] = field(default_factory=list)
     closed: Close | None = None
 
+    @property
+    def blobs(self) -> set[str]:
+        """The digests of its body and of what came."""
+        return {self.body, *(came.blob for came in self.came if came.blob is not None)}
+
     def same(self, other: tuple[str, int, str, tuple[int, ...]]) -> bool:
         """Whether the workflow asks for the same again."""
         return (self.task, self.round, self.body, self.slots) == other
@@ -84,6 +89,7 @@ class Step:
 class Run:
     """A run. `answers`: what each site said to the offer, "" if yes. `floor`: the steps up to it lie behind a checkpoint.
 
+    `behind`: the steps up to it lie behind the checkpoint before, too, which serves if the last one turns out to be damaged.
     `newest`: the newest result of each slot as (seq, attempt, blob), which is known when its step is forgotten.
     """
 
@@ -95,6 +101,7 @@ class Run:
     round: int = 0
     rounds: int = 0
     floor: int = 0
+    behind: int = 0
     restarts: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
@@ -221,7 +228,8 @@ class Book:
             case "round":
                 run.round, run.metrics = max(run.round, data["record"].get("round", 0)), data["record"].get("global", {})
             case "checkpoint":
-                run.floor = data["seq"]
+                if data["seq"] != run.floor:
+                    run.behind, run.floor = run.floor, data["seq"]
                 run.steps = {seq: step for seq, step in run.steps.items() if seq > run.floor - KEPT}
             case "run.ended":
                 return self._end(run, event)
@@ -379,17 +387,20 @@ class Book:
         runs = (run for run in self.runs.values() if not run.deleted and site in run.what.sites)
         return any(digest == run.what.bundle or (site in run.contributed and digest in run.models.values()) for run in runs)
 
+    def spent_blobs(self, run: Run) -> set[str]:
+        """What the steps of a run held that lie behind two checkpoints, and nothing else needs."""
+        return {digest for step in run.steps.values() if step.seq <= run.behind for digest in step.blobs} - set(self.wanted_blobs())
+
     def wanted_blobs(self) -> Iterator[str]:
-        """The digests that are still needed: bundles, models, and what steps since the last checkpoint hold."""
+        """The digests that are still needed: bundles, models, and what steps since the last but one checkpoint hold."""
         for run in self.runs.values():
             if run.deleted:
                 continue
             yield run.what.bundle
             yield from run.models.values()
             for step in run.steps.values():
-                if step.seq > run.floor:
-                    yield step.body
-                    yield from (came.blob for came in step.came if came.blob is not None)
+                if step.seq > run.behind:
+                    yield from step.blobs
 
 
 KEPT: Final = 64  # steps behind the checkpoint of which answers are remembered, for results that are sent again

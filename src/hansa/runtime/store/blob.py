@@ -68,9 +68,11 @@ class Blobs(Protocol):
     def open(self, digest: str) -> BinaryIO: ...
     def read(self, digest: str, offset: int, length: int) -> bytes: ...  # fewer bytes only at the end
     def put(self, parts: Iterable[Buffer]) -> Blob: ...  # returns when the blob is durable
+    def adopt(self, handle: int, path: Path, size: int) -> Blob | None: ...  # without a copy; None if that cannot be
     def upload(self, digest: str, size: int, *, owner: str = "") -> Upload: ...
     def received(self, digest: str, *, owner: str = "") -> int: ...  # bytes that need not be sent again
     def remove(self, digest: str) -> bool: ...  # whether there was one
+    def drop(self, digests: Iterable[str]) -> None: ...  # those that are there
     def sweep(self, keep: Collection[str], older_than_s: float, now: float) -> list[str]: ...  # the digests removed
     @property
     def free_bytes(self) -> int: ...  # room for more

@@ -23,6 +23,7 @@ from hansa.runtime.store.upload import FileUpload
 __all__ = ["Blob", "Blobs", "DigestError", "FileBlobs", "MissingBlobError", "OffsetError", "Upload", "is_digest", "require_digest"]
 
 RESERVE = 256 * 1024 * 1024  # bytes left free on the disk: the events that name a blob must still find room
+_BLOCK = 1 << 20  # bytes read at once
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}|")
 
 
@@ -111,6 +112,40 @@ class FileBlobs:
             path.unlink(missing_ok=True)
         return Blob(hasher.hexdigest(), size)
 
+    def adopt(self, handle: int, path: Path, size: int) -> Blob | None:
+        """Make a file a blob without copying it; None if it stays, since somebody could still change it, or on another disk.
+
+        handle: the file, opened for reading. size: what it has, and no more. On return the file is gone from `path`, durable here.
+
+        Raises:
+            StorageError: it cannot be read, or has changed meanwhile.
+        """
+        own = self._incoming / f"{secrets.token_hex(8)}.put"
+        try:
+            path.rename(own)  # where no other user, and no sandbox, can open it
+            fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # is given while nobody has the file open for writing
+            fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            if not _sole(handle, own):
+                raise OSError("another name leads to the file")
+        except OSError:
+            with contextlib.suppress(OSError):
+                own.rename(path)
+            return None
+        hasher, buffer, done = blake3(), memoryview(bytearray(_BLOCK)), 0
+        try:
+            with storage(own):
+                own.chmod(0o600)
+                while count := os.preadv(handle, [buffer], done):
+                    hasher.update(buffer[:count])
+                    done += count
+                if done != size:
+                    raise StorageError("a file changed while it was read", path=str(path), got=done, expected=size)
+                os.fsync(handle)
+                self.publish(own, hasher.hexdigest())
+        finally:
+            own.unlink(missing_ok=True)
+        return Blob(hasher.hexdigest(), size)
+
     def upload(self, digest: str, size: int, *, owner: str = "") -> FileUpload:
         """What `owner` sends under a digest, at the place where it had stopped; at its end if the blob is there already.
 
@@ -150,6 +185,12 @@ class FileBlobs:
             path.unlink()
             sync_folder(self.root)
             return True
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Remove blobs that nobody needs. It need not be durable: one that comes back after a power cut is swept."""
+        with storage(self.root), self._excluding(fcntl.LOCK_EX):
+            for digest in digests:
+                self.path(digest).unlink(missing_ok=True)
 
     def sweep(self, keep: Collection[str], older_than_s: float, now: float) -> list[str]:
         """Remove the blobs that are not in `keep` and were put longer than `older_than_s` ago, and unfinished ones as old.
@@ -246,6 +287,12 @@ class FileBlobs:
             yield
         finally:
             os.close(handle)
+
+
+def _sole(handle: int, path: Path) -> bool:
+    """Whether the path is the open file's only name."""
+    found, named = os.fstat(handle), path.stat(follow_symlinks=False)
+    return found.st_nlink == 1 and (found.st_dev, found.st_ino) == (named.st_dev, named.st_ino)
 
 
 def _require_size(digest: str, size: int, known: int | None) -> None:

@@ -59,6 +59,7 @@ _EVENTS = Table(
     Column("hash", Text, nullable=False),
     UniqueConstraint("stream", "seq"),
 )
+_LAST, _INSERT = select(func.max(_EVENTS.c.id)), insert(_EVENTS)
 _APPEND_ONLY = "CREATE TRIGGER events_no_{0} BEFORE {0} ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END"
 _RESTORE = "keep a copy of the folder and restore it from the last backup; sites send again what was not acknowledged"
 
@@ -76,6 +77,7 @@ class SqliteEvents:
         self._lock = threading.Lock()
         self._reader, self._writer = _engine(self.path, "ro"), None if read_only else _engine(self.path, "rwc")
         self._connection: Connection | None = None
+        self._heads: dict[str, Head] = {}  # nobody else writes
         self._claim = None if read_only else Claim(self.path.with_name(f"{self.path.name}.lock"))
         try:
             with self._translated():
@@ -105,8 +107,12 @@ class SqliteEvents:
         with self._lock, self._translated():
             if self._connection is None:
                 raise StorageError("the events are open for reading only, or closed", path=str(self.path))
-            with self._connection.begin():
-                added = _chained(self._connection, [line for each in prepared for line in each])
+            try:
+                with self._connection.begin():
+                    added = _chained(self._connection, [line for each in prepared for line in each], self._heads)
+            except BaseException:
+                self._heads = {}  # those of a commit that failed are no heads
+                raise
         return [_by_stream(added, len(each)) for each in prepared]
 
     def read(self, stream: str, after: int = 0) -> Iterator[Event]:
@@ -240,10 +246,9 @@ def _engine(path: Path, mode: Literal["ro", "rwc"]) -> Engine:
     return engine
 
 
-def _chained(connection: Connection, wanted: Sequence[Line]) -> Iterator[Event]:
-    """Insert the lines, each linked to the one before it in its stream, and give them as events."""
-    number = connection.execute(select(func.max(_EVENTS.c.id))).scalar() or 0
-    heads: dict[str, Head] = {}
+def _chained(connection: Connection, wanted: Sequence[Line], heads: dict[str, Head]) -> Iterator[Event]:
+    """Insert the lines, each linked to the one before it in its stream, and give them as events; `heads` goes on with them."""
+    number = connection.execute(_LAST).scalar() or 0
     events: list[Event] = []
     rows: list[dict[str, Any]] = []
     for line in wanted:
@@ -255,7 +260,7 @@ def _chained(connection: Connection, wanted: Sequence[Line]) -> Iterator[Event]:
         rows.append({**msgspec.structs.asdict(added), "data": line.text})
         events.append(added)
     if rows:
-        connection.execute(insert(_EVENTS), rows)
+        connection.execute(_INSERT, rows)
     return iter(events)
 
 

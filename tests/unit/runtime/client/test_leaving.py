@@ -1,3 +1,4 @@
+import mmap
 import os
 from pathlib import Path
 
@@ -34,6 +35,26 @@ def test_a_reply_leaves_as_it_was_written_and_its_file_is_gone(blobs: FileBlobs,
     blob = leaving.take(out, blobs, POLICY)
     assert blobs.path(blob.digest).read_bytes() == codec.encode(REPLY)
     assert not out.exists()
+
+
+def test_a_reply_is_taken_over_without_a_copy(blobs: FileBlobs, out: Path) -> None:
+    written = out.stat().st_ino
+    blob = leaving.take(out, blobs, POLICY)
+    assert blobs.path(blob.digest).stat().st_ino == written
+
+
+@pytest.mark.parametrize("held", ["open", "mapped"])
+def test_a_reply_that_its_worker_could_still_change_is_copied(blobs: FileBlobs, out: Path, held: str) -> None:
+    with out.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0) if held == "mapped" else None
+        if held == "mapped":
+            file.close()
+        blob = leaving.take(out, blobs, POLICY)
+        (mapped or file).write(b"changed!")
+        (mapped or file).flush()
+    assert blobs.path(blob.digest).read_bytes() == codec.encode(REPLY)
+    assert not out.exists()
+    assert list((blobs.root / "incoming").iterdir()) == []
 
 
 def test_metrics_that_may_not_leave_are_left_out(blobs: FileBlobs, out: Path) -> None:

@@ -259,3 +259,19 @@ async def test_the_fold_of_the_events_is_what_the_server_knew(world: World) -> N
         await inbox.commit({stream_of("r1"): [Entry("checkpoint", {"seq": 1, "round": 1})]})
         await inbox.open(run, msgspec.structs.replace(OPEN, seq=2, round=2), world.absent)
         assert plain(world.folded()) == plain(inbox.book)
+
+
+async def test_what_a_step_held_is_spent_when_two_checkpoints_lie_before_it_and_nothing_else_needs_it(world: World) -> None:
+    async with world.inbox() as inbox:
+        run = await world.begun(inbox)
+        shared, own = world.result(1, content=b"sent again"), world.result(0, content=b"once")
+        for site, result in (("a", own), ("b", shared)):
+            await inbox.answer(site, result)
+        await inbox.open(run, msgspec.structs.replace(OPEN, seq=2, round=2, body="e" * 64), world.absent)
+        await inbox.answer("b", msgspec.structs.replace(shared, seq=2))
+        await inbox.commit({stream_of("r1"): [Entry("checkpoint", {"seq": 1, "round": 1})]})
+        assert inbox.book.spent_blobs(run) == set()  # the last checkpoint may be damaged
+        await inbox.commit({stream_of("r1"): [Entry("checkpoint", {"seq": 2, "round": 2})]})
+        assert inbox.book.spent_blobs(run) == {OPEN.body, own.blob}
+        assert shared.blob in set(inbox.book.wanted_blobs())
+        assert plain(world.folded()) == plain(inbox.book)

@@ -126,6 +126,22 @@ def test_a_sweep_touches_nothing_else_in_the_folder(blobs: FileBlobs) -> None:
     assert (blobs.root / "README").exists()
 
 
+def test_a_file_is_made_a_blob_without_a_copy_unless_another_name_leads_to_it(blobs: FileBlobs, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    handle = os.open(path, os.O_RDONLY)
+    os.link(path, tmp_path / "other")
+    assert blobs.adopt(handle, path, 7) is None
+    assert path.read_bytes() == b"content"
+    (tmp_path / "other").unlink()
+    blob = blobs.adopt(handle, path, 7)
+    os.close(handle)
+    assert (blob, path.exists()) == ((digest_of(b"content"), 7), False)
+    assert blobs.path(digest_of(b"content")).read_bytes() == b"content"
+    blobs.drop([digest_of(b"content"), digest_of(b"never there")])
+    assert blobs.size(digest_of(b"content")) is None
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):

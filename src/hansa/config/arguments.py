@@ -77,6 +77,16 @@ class Arguments:
         return checked
 
 
+def positional(function: Callable[..., Any]) -> int:
+    """How many arguments a function takes by position.
+
+    >>> positional(lambda learner, *, rounds: None), positional(lambda *, features: None)
+    (1, 0)
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in kinds for each in inspect.signature(function).parameters.values())
+
+
 def convert(value: Any, hint: Any, *, path: str) -> Any:
     """The value as the type has it; nothing is coerced but an integer to a float and a list to another sequence.
 

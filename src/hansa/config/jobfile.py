@@ -15,7 +15,7 @@ import numpy as np
 
 from hansa import registry
 from hansa.config import overrides as overriding
-from hansa.config.arguments import Arguments, convert, locate
+from hansa.config.arguments import Arguments, convert, locate, positional
 from hansa.core.job import Job
 from hansa.core.protocols import Dataset, FederatedData
 from hansa.errors import ConfigError, DataError
@@ -38,6 +38,7 @@ class _Part:
     arguments: dict[str, Any]
     keys: Mapping[str, str]  # the file's key for each argument
     hints: frozenset[str]  # the arguments that it takes
+    given: int = 0  # how many its caller passes by position
 
     def call(self, *args: Any) -> Any:
         with locate(self.keys):
@@ -56,7 +57,7 @@ class JobFile:
     folder: Path | None
     data: _Part
     partition: _Part | None
-    learner: _Part
+    learner: _Part | None
     algorithm: _Part
     filters: Sequence[_Part] = ()
 
@@ -84,15 +85,17 @@ class JobFile:
             ConfigError: a value is out of its range; names the key. DataError: the learner needs data that cannot be loaded.
         """
         filters = [part.call() for part in self.filters]
-        return Job(self.name, self.algorithm.call(self._learner(shape)), seed=self.seed, filters=filters)
+        workflow = self.algorithm.call(*([] if self.learner is None else [self._learner(self.learner, shape)]))
+        files = [each for each in getattr(workflow, "files", ()) if not Path(each).is_absolute()]
+        return Job(self.name, workflow, seed=self.seed, filters=filters, include=files)
 
-    def _learner(self, shape: Mapping[str, int | None] | None) -> Any:
-        learner = self.learner.target if _is_learner(self.learner.target) else self.learner.call()
+    def _learner(self, part: _Part, shape: Mapping[str, int | None] | None) -> Any:
+        learner = part.target if _is_learner(part.target) else part.call()
         if not getattr(learner, "needs_data", False):
             return learner
         if shape and is_dataclass(learner) and shape.keys() <= {field.name for field in fields(learner)}:
             return replace(cast(Any, learner), **shape)  # a dataclass instance: `learner` is no class
-        with locate(self.learner.keys):
+        with locate(part.keys):
             bound = cast(Any, learner).bound_to(self._example, classes=self._classes)
         self.shape.update({name: getattr(bound, name) for name in _SHAPE if hasattr(bound, name)})
         return bound
@@ -177,7 +180,7 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), folder: Path | None
     settings = overriding.apply(_load(place), overrides)
     _check_top(settings)
     seed, base = settings.get("seed", 0), place.resolve().parent
-    learner = _part(settings, "learner", "learners", base)
+    algorithm = _part(settings, "algorithm", "algorithms", base, given=1, elsewhere=_METRICS, offered={"folder": base})
     return JobFile(
         path=place.resolve(),
         settings=settings,
@@ -186,12 +189,23 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), folder: Path | None
         partition=_part(settings, "partition", "partitions", base, given=1, offered={"seed": seed})
         if "partition" in settings
         else None,
-        learner=learner,
-        algorithm=_part(settings, "algorithm", "algorithms", base, given=1, elsewhere=_METRICS),
+        learner=_learner_table(settings, base, needed=bool(algorithm.given)),
+        algorithm=algorithm,
         filters=[
             _named(each, "kind", "filters", base, path=f"$.filters[{i}]") for i, each in enumerate(settings.get("filters", ()))
         ],
     )
+
+
+def _learner_table(settings: Mapping[str, Any], base: Path, *, needed: bool) -> _Part | None:
+    """[learner]; None for an algorithm that takes none."""
+    if needed and "learner" not in settings:
+        raise ConfigError("a table is missing", path="$.learner", expected=f"[learner] with {_TABLES['learner']} = ...")
+    if not needed and "learner" in settings:
+        raise ConfigError(
+            "this algorithm takes no learner", path="$.learner", got=settings["algorithm"]["name"], hint="leave it out"
+        )
+    return _part(settings, "learner", "learners", base) if needed else None
 
 
 def _data(settings: Mapping[str, Any], base: Path, folder: Path | None, seed: int) -> _Part:
@@ -223,7 +237,7 @@ def _check_top(settings: Mapping[str, Any]) -> None:
         if key not in _TOP:
             raise ConfigError("no such key", path=f"$.{key}", hint=registry.nearest(key, sorted(_TOP)))
         convert(value, _TOP[key], path=f"$.{key}")
-    for table in ("data", "learner", "algorithm"):
+    for table in ("data", "algorithm"):
         if table not in settings:
             raise ConfigError("a table is missing", path=f"$.{table}", expected=f"[{table}] with {_TABLES[table]} = ...")
 
@@ -279,12 +293,13 @@ def _named(
     if group == "learners" and _is_learner(target):
         arguments = Arguments({})
     elif callable(target):
+        given = min(given, positional(target))
         arguments = Arguments.of(target, given=given)
     else:
         raise ConfigError("the name leads to something that cannot be called", path=f"{path}.{chooser}", got=type(target).__name__)
     keys = {argument: f"{path}.{argument}" for argument in arguments.hints} | dict(elsewhere or {})
     checked = arguments.check(values | dict(moved or {}), path=path, names=elsewhere, also=chooser)
-    return _Part(target, checked, keys, frozenset(arguments.hints))
+    return _Part(target, checked, keys, frozenset(arguments.hints), given)
 
 
 def _target(name: str, group: str, base: Path, *, path: str) -> object:

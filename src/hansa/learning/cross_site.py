@@ -98,7 +98,8 @@ def cross_site(
     by = ", ".join(metric.name for metric in measured)
     settings = ", ".join([repr(learner), *changed(policy), *([f"personal={list(personal)}"] if personal else [])])
     about = f"cross-site evaluation on {part} rows by {by}, {settings}" + (f": {', '.join(what)}" if what else "")
-    files = tuple(each for each in (models.values() if isinstance(models, Mapping) else models or ()) if isinstance(each, str))
+    paths = models.values() if isinstance(models, Mapping) else models or ()
+    files = tuple(str(_file(folder or Path(), each).relative_to(folder or Path())) for each in paths if isinstance(each, str))
     return CrossSite(plain, whose, _submission() if local else None, tuple(measured), given, policy, part, about, files, learner)
 
 
@@ -278,17 +279,21 @@ def _loaded(models: Mapping[str, Tree | str] | Sequence[str], folder: Path) -> d
     named = models if isinstance(models, Mapping) else {str(each): each for each in models}
     found: dict[str, Tree] = {}
     for name, model in named.items():
-        found[name] = model if isinstance(model, Mapping) else _read(folder / model, f"models/{name}")
+        found[name] = model if isinstance(model, Mapping) else _read(_file(folder, model), f"models/{name}")
         for path, leaf in trees.leaves(found[name]):
             if not gate.is_finite(np.asarray(leaf)):
                 raise ConfigError("a model to evaluate is not finite", path=f"models/{name}: {path}")
     return found
 
 
+def _file(folder: Path, model: str) -> Path:
+    path = folder / model
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def _read(path: Path, key: str) -> Tree:
-    file = path / "model.safetensors" if path.is_dir() else path
     try:
-        return codec.load_tree(file)[0]
+        return codec.load_tree(path)[0]
     except StorageError as error:  # what a person named is wrong input, whatever is wrong with it
         hint = "give a .safetensors file, or the folder of a run that has ended"
-        raise ConfigError(f"no model to evaluate: {error.message}", path=f"{key}: {file}", hint=hint) from error
+        raise ConfigError(f"no model to evaluate: {error.message}", path=f"{key}: {path}", hint=hint) from error

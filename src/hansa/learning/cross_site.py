@@ -71,8 +71,9 @@ def cross_site(
     models: trees, or paths of safetensors files or run folders, by name; a list of paths is named by them. Relative ones start at
     `folder`. After a training in one `Sequence` its final and its best model come besides. local: also each site's own model as it
     was after its last training, which wants `keep_local=True` there, and at a deployed site a policy with `local_models = true`.
-    personal: layers that each site has its own of, as in `fedper`: with them a site completes what is no local model. quorum,
-    deadline_s, attempts: as in a round, for each model. A model that was trained with `standardise` brings its statistics.
+    personal: layers that each site has its own of, as in `fedper`: with them it completes the training's models; given and local
+    ones are taken as they are. quorum, deadline_s, attempts: as in a round, for each model. A model that was trained with
+    `standardise` brings its statistics.
 
     >>> from hansa.adapters.numpy import logistic
     >>> print(cross_site(logistic(features=4), local=True, metrics=["auc"]).about)
@@ -99,7 +100,7 @@ def cross_site(
     settings = ", ".join([repr(learner), *changed(policy), *([f"personal={list(personal)}"] if personal else [])])
     about = f"cross-site evaluation on {part} rows by {by}, {settings}" + (f": {', '.join(what)}" if what else "")
     paths = models.values() if isinstance(models, Mapping) else models or ()
-    files = tuple(str(_file(folder or Path(), each).relative_to(folder or Path())) for each in paths if isinstance(each, str))
+    files = tuple(str(_file(folder or Path(), each)[0]) for each in paths if isinstance(each, str))
     return CrossSite(plain, whose, _submission() if local else None, tuple(measured), given, policy, part, about, files, learner)
 
 
@@ -123,7 +124,7 @@ def evaluate(
 class CrossSite:
     """The workflow of `cross_site`: one round a model, each a checkpoint. `files` are those that the models came from.
 
-    `submit` asks a site for its local model; `whose` evaluates a model that a site completes with layers of its own.
+    `submit` asks a site for its local model; `whose` evaluates a `trained` model, which a site completes with layers of its own.
     """
 
     plain: Computation
@@ -136,6 +137,7 @@ class CrossSite:
     about: str
     files: Sequence[str] = ()
     learner: Learner | SiteLearner | None = None
+    trained: frozenset[str] = frozenset()
 
     @property
     def computations(self) -> Sequence[Computation]:
@@ -155,7 +157,7 @@ class CrossSite:
                 found = {"final": each.model, "best": each.best}  # both, even if they are the same: who reads rows finds them
         if taken := sorted(found.keys() & self.models.keys()):
             raise ConfigError("the training before has a model of this name", path=f"models/{taken[0]}", hint="call yours another")
-        return replace(self, models={**self.models, **found})
+        return replace(self, models={**self.models, **found}, trained=frozenset(found))
 
     def __call__(self, federation: Federation) -> Matrix:
         """The matrix; goes on after the last model that was done.
@@ -199,7 +201,8 @@ class CrossSite:
 
     def _row(self, federation: Federation, name: str, number: int) -> _Row:
         if name in self.models:
-            return self._evaluated(federation, name, number, self.models[name], self.whose)
+            computation = self.whose if name in self.trained else self.plain
+            return self._evaluated(federation, name, number, self.models[name], computation)
         given = self._submitted(federation, number - len(self.models) - 1, number)
         if isinstance(given, Failure):
             return _Row(name, "", {}, {}, [_missing(name, None, given)])
@@ -279,16 +282,17 @@ def _loaded(models: Mapping[str, Tree | str] | Sequence[str], folder: Path) -> d
     named = models if isinstance(models, Mapping) else {str(each): each for each in models}
     found: dict[str, Tree] = {}
     for name, model in named.items():
-        found[name] = model if isinstance(model, Mapping) else _read(_file(folder, model), f"models/{name}")
+        found[name] = model if isinstance(model, Mapping) else _read(_file(folder, model)[1], f"models/{name}")
         for path, leaf in trees.leaves(found[name]):
             if not gate.is_finite(np.asarray(leaf)):
                 raise ConfigError("a model to evaluate is not finite", path=f"models/{name}: {path}")
     return found
 
 
-def _file(folder: Path, model: str) -> Path:
-    path = folder / model
-    return path / "model.safetensors" if path.is_dir() else path
+def _file(folder: Path, model: str) -> tuple[Path, Path]:
+    """A model's file as it was named, and where it is: of a run folder, its final model."""
+    named = Path(model) / "model.safetensors" if (folder / model).is_dir() else Path(model)
+    return named, folder / named
 
 
 def _read(path: Path, key: str) -> Tree:

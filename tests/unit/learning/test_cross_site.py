@@ -72,7 +72,7 @@ def test_one_model_in_a_file_or_in_a_run_folder_is_evaluated_at_all_sites(tmp_pa
         assert found.cells == {"model": expected}
     named = cross_site(Linear(), models=[str(tmp_path / "run")], metrics=[Loss()])
     assert list(named.models) == [str(tmp_path / "run")]
-    assert named.files == (str(tmp_path / "run"),)
+    assert named.files == (str(tmp_path / "run" / "model.safetensors"),)
 
 
 def trained(rounds: int = 1, **options: Any) -> Sequence:
@@ -112,6 +112,8 @@ def test_with_fedper_each_site_completes_the_global_model_with_its_own_head() ->
     training = fedper(Linear(), rounds=1, personal=["b"], metrics=[Loss()], keep_local=True)
     found = matrix_of(Sequence(training, cross_site(Linear(), local=True, personal=["b"], metrics=[Loss()])), NORTH, SOUTH)
     assert found.cells["final"]["north"] == found.cells["north (local)"]["north"]
+    given = cross_site(Linear(), models={"m": model(0, 0, 0)}, personal=["b"], metrics=[Loss()])
+    assert matrix_of(Sequence(training, given), NORTH, SOUTH).cells["m"]["north"] == {"loss": 6.5}  # a given one is as it is
     plain = matrix_of(Sequence(training, cross_site(Linear(), metrics=[Loss()])), NORTH, SOUTH)
     assert plain.cells["final"]["north"]["loss"] == pytest.approx(((1 - 2) ** 2 + (2 - 3) ** 2) / 2)  # the server's bias is still 0
 

@@ -175,6 +175,31 @@ def test_two_agents_of_one_site_do_not_share_a_folder(project: Path) -> None:
         assert "another process uses this store" in second.log.read_text()
 
 
+def test_of_two_agents_with_one_identity_the_older_one_is_told_and_nothing_is_lost(
+    project: Path, expected: str, tmp_path: Path
+) -> None:
+    with submitted(project, shards=SLOW) as (lea, run, sites, _):
+        older = sites[NAMES[1]]
+        until((older.kit / "reading").exists, "the worker is at its first task")
+        copy = Agent(shutil.copytree(older.kit, tmp_path / "copy", ignore=shutil.ignore_patterns("agent.log")))
+        copy.start()
+        begun = time.monotonic()
+        try:
+            assert older.ended() == 3
+            assert time.monotonic() - begun < 5.0
+            assert "another agent with this site's identity has started" in older.log.read_text()
+            assert lea.ended(run)["state"] == "completed"
+        finally:
+            copy.stop()
+        counted = results_of(lea, run)
+        assert len(counted) == len(set(counted))
+        assert hash_of(lea, run) == expected
+        aud = Caller.of(project / "kits" / "aud")
+        kinds = [event["kind"] for event in aud.get("/api/audit?stream=project")["events"]]
+        aud.client.close()
+    assert "site.two_agents" in kinds
+
+
 def test_a_site_refuses_what_its_policy_does_not_name_and_the_author_reads_why(project: Path) -> None:
     toml = SITE_TOML.replace('authors = "any"', 'authors = ["max"]')
     with submitted(project, toml=toml) as (lea, run, _, _server):

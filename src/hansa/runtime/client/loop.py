@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +90,7 @@ async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[s
     credentials = credentials_of(kit)
     proxy = proxy_for(kit.url, environment, own=config.proxy, login=kit.proxy_login())
     with contextlib.closing(Outbox(places.outbox)) as outbox:
-        async with Connection(credentials, proxy=proxy, passing=_MENDED) as connection:
+        async with Connection(credentials, proxy=proxy, passing=_MENDED, agent=secrets.token_hex(8)) as connection:
             roster = read_policy(kit.policy, kit.project_key)
             site = Site(kit, kit.ca_certificate(), roster, places, outbox, connection, environment)
             _LOG.info("site.starts site=%s server=%s sandbox=%s", kit.name, kit.url, config.sandbox)

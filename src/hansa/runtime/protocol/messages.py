@@ -12,6 +12,8 @@
     POST /v1/beats      Beat                    204             heartbeat with progress; never committed
     POST /v1/notes      Notes                   204             live metrics and log lines of a run
 
+A site's requests name its agent in the header Hansa-Agent, by a number that each makes at its start; of two with one identity the
+one that said hello last is served, the other is told (`two_agents`).
 Each change carries the idempotency key (run, seq, attempt, slot); `attempt` is a fencing token: a lower one is answered `stale`.
 """
 
@@ -22,6 +24,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 VERSIONS: Final = (1,)  # protocol versions served, newest first; one back is kept when there is one
+AGENT: Final = "Hansa-Agent"
 HOLD_S: Final = 25.0  # how long a poll is held; repeating it is no failure
 TOKEN_S: Final = 300.0
 BEAT_S: Final = 10.0

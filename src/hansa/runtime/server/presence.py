@@ -1,4 +1,4 @@
-"""Who is there: when each site was last heard of. Nothing of it is committed."""
+"""Who is there: when each site was last heard of, and which agent is at work for it. Nothing of it is committed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ class Presence:
         self._lost_after_s, self._on_gone = lost_after_s, on_gone
         self._heard = dict.fromkeys(known, time.monotonic())
         self._gone: set[str] = set()
+        self._agents: dict[str, str] = {}
+
+    def greeted(self, site: str, agent: str) -> None:
+        """The agent, by a name that it made at its start, is at work for the site: instead of any that was before."""
+        if agent:
+            self._agents[site] = agent
+
+    def displaced(self, site: str, agent: str) -> bool:
+        """Whether another agent has greeted since this one did."""
+        return bool(agent) and self._agents.get(site, agent) != agent
 
     def heard(self, site: str) -> bool:
         """A site has asked for something; whether it had been away, or is new."""

@@ -12,8 +12,9 @@ from litestar import Request, Response, get, head, post, put
 from litestar.params import Parameter
 from litestar.response import Stream
 
-from hansa.errors import HansaError, InputError, RefusedError, VersionError
+from hansa.errors import HansaError, IdentityError, InputError, RefusedError, VersionError
 from hansa.runtime.protocol.messages import (
+    AGENT,
     CHUNK,
     HOLD_S,
     JSON_LIMIT,
@@ -25,6 +26,7 @@ from hansa.runtime.protocol.messages import (
     Notes,
     Result,
     Welcome,
+    Work,
     decode,
     encode,
 )
@@ -39,6 +41,7 @@ from hansa.runtime.store.event import Entry
 BODY_LIMIT: Final = 2 * CHUNK  # beyond it the connection is cut; below, who sends too much is told
 POLICY_LIMIT: Final = 2 * JSON_LIMIT  # bytes of a policy in an answer: some 3,000 members
 LOG: Final = logging.getLogger("hansa.server")
+_TWO: Final = "two_agents"
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
 Asked = Request[Any, Any, Any]
@@ -65,15 +68,30 @@ def _path(request: Asked) -> str:
     return raw.partition(b"?")[0].decode("ascii", "replace")
 
 
-def _site(request: Asked) -> tuple[People, Asker]:
-    """A site that asks: heard of by that."""
+def _site(request: Asked, *, greets: bool = False) -> tuple[People, Asker]:
+    """A site that asks: heard of by that. The agent that `greets` is its only one from then on."""
     people: People = request.app.state.people
     asker = admit(request, "site")
+    if greets:
+        people.presence.greeted(asker.name, _agent(request))
+    elif people.presence.displaced(asker.name, _agent(request)):
+        people.inbox.begin({PROJECT: [Entry("site.two_agents", {"site": asker.name})]})
+        raise _two_agents(asker)
     if people.presence.heard(asker.name):
         people.inbox.bells.ring(ARRANGE)
     if (reason := people.inbox.book.site(asker.name).disabled) is not None:
         raise RefusedError("the project does not work with this site at present", got=reason, hint="ask its administrator")
     return people, asker
+
+
+def _agent(request: Asked) -> str:
+    return request.headers.get(AGENT, "")[:64]
+
+
+def _two_agents(asker: Asker) -> IdentityError:
+    """Results of two would be taken for one's: only the newest is served, so that a restart is not kept out."""
+    hint = "stop one of the two; if nobody here started it, the kit was copied: ask for hansa provision rotate NAME"
+    return IdentityError(_TWO, "another agent with this site's identity has started", site=asker.name, hint=hint)
 
 
 async def _body(request: Asked, kind: type[Any]) -> Any:  # the message of that kind
@@ -103,7 +121,7 @@ async def enroll(request: Asked) -> Response[bytes]:
 @post("/v1/hello")
 async def hello(request: Asked) -> Response[bytes]:
     """The agreed version, and what the site needs to know of the server."""
-    people, asker = _site(request)
+    people, asker = _site(request, greets=True)
     said: Hello = await _body(request, Hello)
     version = next((version for version in VERSIONS if version in said.versions), None)
     if version is None:
@@ -112,7 +130,7 @@ async def hello(request: Asked) -> Response[bytes]:
     if book.site(asker.name).hello != said:
         entry = Entry("site.hello", {"site": asker.name, "hello": msgspec.to_builtins(said)})
         await people.inbox.commit({PROJECT: [entry]})
-    people.inbox.bells.ring(ARRANGE)
+    people.inbox.bells.ring(ARRANGE, f"site/{asker.name}")  # an agent that was before asks in vain
     document = people.door.document if len(people.door.document) <= POLICY_LIMIT else b""  # sites then keep their kit's
     welcome = Welcome(
         version=version,
@@ -132,9 +150,16 @@ async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S) -> Re
 
     async def allowed() -> None:
         people.door.still(asker)
+        if people.presence.displaced(asker.name, _agent(request)):
+            raise _two_agents(asker)
         people.presence.heard(asker.name)
 
-    found = await people.inbox.poll(asker.name, after, max(0.0, hold_s), allowed)
+    try:
+        found = await people.inbox.poll(asker.name, after, max(0.0, hold_s), allowed)
+    except IdentityError as error:
+        if error.code != _TWO:
+            raise
+        return _said(Work(after=after))  # if it is still there it asks again: then it is told, and on record
     for each in found.assignments:
         run = people.inbox.book.runs[each.run]
         if asker.name not in run.began:

@@ -18,7 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.errors import HansaError, IdentityError
-from hansa.runtime.protocol.messages import JSON_LIMIT, Message, Token, decode, encode
+from hansa.runtime.protocol.messages import AGENT, JSON_LIMIT, Message, Token, decode, encode
 from hansa.runtime.protocol.session import proof
 from hansa.runtime.transport.bulk import Line, Lines
 from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
@@ -56,6 +56,7 @@ class Connection:
 
     retry: whether a lost connection is tried again, with growing pauses, until the caller cancels; without it, it is an error.
     passing: codes of refusals that may pass, and are treated so, too.
+    agent: what this agent calls itself, so that the server tells it from another one with the same identity.
     on_back: called when the server answers again after it was lost, or has been started anew.
 
     Raises:
@@ -69,6 +70,7 @@ class Connection:
         proxy: httpx.Proxy | None = None,
         retry: bool = True,
         passing: frozenset[str] = frozenset(),
+        agent: str = "",
     ) -> None:
         self._who, self._retry, self._proxy, self._passing = credentials, retry, proxy, passing
         self._context = tls(credentials.ca, credentials.certificate, credentials.key_file)
@@ -76,6 +78,7 @@ class Connection:
         timeout = httpx.Timeout(QUIET_S, connect=CONNECT_S)
         self._http = httpx.AsyncClient(verify=self._context, trust_env=False, proxy=proxy, limits=limits, timeout=timeout)
         self._lines = Lines(self._line)
+        self._own = {AGENT: agent} if agent else {}
         self._token, self._ends = "", 0.0
         self._getting = asyncio.Lock()
         self._answered = False  # whether this server has ever let us in
@@ -139,7 +142,7 @@ class Connection:
             token = await self._valid_token()
             own = proof(self._who.key, method=method, url=self._who.url + path, now=time.time(), token=token)
             try:
-                answer = await self._guarded(once({"Authorization": f"DPoP {token}", "DPoP": own}))
+                answer = await self._guarded(once({"Authorization": f"DPoP {token}", "DPoP": own, **self._own}))
             except HansaError as error:
                 if last or error.code not in _STALE:
                     raise

@@ -41,3 +41,17 @@ async def test_a_silent_site_is_told_of_once_and_is_back_when_it_is_heard_of() -
     stop.set()
     async with asyncio.timeout(5):
         await watching
+
+
+async def test_the_agent_that_greeted_last_displaces_those_before_and_nobody_who_gives_no_name() -> None:
+    presence = Presence([], lambda *_: None)
+    assert not presence.displaced("north", "first")  # the server has just started
+    presence.greeted("north", "first")
+    presence.greeted("south", "other")
+    presence.greeted("north", "second")
+    assert presence.displaced("north", "first")
+    assert not presence.displaced("north", "second")
+    assert not presence.displaced("south", "other")
+    presence.greeted("north", "")
+    assert presence.displaced("north", "first")
+    assert not presence.displaced("north", "")

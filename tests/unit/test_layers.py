@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "admin": {"core", "record", "config", "runtime", "provision"},
     "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation", "runtime"},
 }
-LEAVES = {"jobs", "store", "authz", "audit"}
+LEAVES = {"jobs", "store", "authz", "audit", "sandbox"}
 OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a package outside, may import of it
     **{leaf: set() for leaf in LEAVES},
     "audit": {"store"},  # it verifies what a store has chained
@@ -41,7 +41,7 @@ OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a p
     "client": {"protocol", "transport", "config", "manifest"} | LEAVES,
     "provision": {"config", "authz", "toml"},
     "admin": {"config", "manifest", "protocol", "transport"} | LEAVES,  # neither server nor client: it speaks HTTP to the one
-    "hansa.client": {"client"},
+    "hansa.client": {"client", "sandbox"},
 }
 FOREIGN: dict[str, set[str]] = {
     **{module: set() for module in GROUND},
@@ -131,7 +131,7 @@ def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str
         ),
         ("hansa.data.commands", "import typer\ndef f():\n    from hansa.learning import fedavg"),
         ("hansa.provision.kits", "from hansa.runtime.config import Kit\nfrom hansa.runtime.authz import policy"),
-        ("hansa.client.start", "from hansa.runtime.client.sandbox import end_with"),
+        ("hansa.client.start", "from hansa.runtime.sandbox import end_with"),
         ("hansa.adapters.script.process", "from hansa.client import line"),
         ("hansa.runtime.client.loop", "from hansa.runtime.protocol import messages\nfrom hansa.runtime.store import blobs"),
     ],

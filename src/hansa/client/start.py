@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from hansa.runtime.client.sandbox import end_with
+from hansa.runtime.sandbox import end_with
 
 
 def main(line: int, parent: int, script: str, arguments: list[str]) -> int:

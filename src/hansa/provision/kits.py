@@ -223,5 +223,6 @@ def _kit_toml(member: Member, project: Project) -> bytes:
             f"port = {port}",
             'data = "data"',
             f"tls = {text(server.listen_tls)}",
+            f"sandbox = {text(server.sandbox)}",
         ]
     return ("\n".join(lines) + "\n").encode()

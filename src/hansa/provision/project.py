@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cryptography import x509
@@ -35,7 +35,8 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `listen` and `listen_port` say where the server itself listens, if that is another address. `direct = false` where a proxy in
     front of the server ends TLS; then `trust` says whose certificate it shows: "project" (the server's kit has it), "system" (of
     any CA that the parties' machines know), or the file of a CA's certificates, which every kit gets: once read, the PEM itself.
-    `listen_tls = false`: between such a proxy and the server, on one machine, plain HTTP is spoken.
+    `listen_tls = false`: between such a proxy and the server, on one machine, plain HTTP is spoken. `sandbox` encloses the
+    processes that execute jobs' code at the server: "strict" (no network, nothing to see of other runs), "basic" or "off".
     """
 
     host: str
@@ -47,6 +48,7 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     direct: bool = True
     trust: str = "project"
     listen_tls: bool = True
+    sandbox: Literal["strict", "basic", "off"] = "strict"
 
     @property
     def front_ca(self) -> str | None:

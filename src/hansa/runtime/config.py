@@ -44,12 +44,16 @@ Hours = Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]-([01
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a server listens, and where its data are: a folder, relative to the kit. `tls` is off behind a proxy on the machine."""
+    """Where a server listens, and where its data are: a folder, relative to the kit. `tls` is off behind a proxy on the machine.
+
+    `sandbox` encloses the processes of runs, which execute authors' code; what cannot be had keeps the server from starting.
+    """
 
     host: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8443
     data: str = "data"
     tls: bool = True
+    sandbox: Literal["strict", "basic", "off"] = "strict"
 
 
 class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -156,9 +156,8 @@ def preflight(kit: Annotated[Path, typer.Argument(help="The folder of a kit.")],
     Example: hansa preflight kits/north
     """
     from hansa.admin.here.preflight import look
-    from hansa.runtime.client.sandbox import Walls, enclose
 
-    found = list(look(kit, lambda mode, folder: enclose(Walls(mode=mode, folder=folder))))  # type: ignore[arg-type]  # a mode
+    found = list(look(kit))
     first = next((check.code for check in found if not check.good), 0)
     if as_json:
         checks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hansa.provision.changes import provision
 from hansa.provision.kits import SITE_TOML
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site, to_toml
 from hansa.provision.state import load_roster
+from hansa.runtime import sandbox
 from hansa.runtime.authz.policy import Rules
 
 SITES: Final = 4
@@ -120,7 +122,7 @@ def _furnish(kit: Path, data: Source, slot: int) -> None:
 def _project(sites: int, port: int) -> Project:
     return Project(
         name=_NAME,
-        server=ServerSection(host=_HOST, port=port, listen=_HOST),
+        server=ServerSection(host=_HOST, port=port, listen=_HOST, sandbox=_sandbox()),
         organisations=(Organisation(name=_ORG),),
         sites=tuple(Site(name=f"site-{number}", org=_ORG) for number in range(1, sites + 1)),
         people=(Person(name="me", org=_ORG, role="project_admin"),),
@@ -135,6 +137,11 @@ def _site_toml(labels: Sequence[str]) -> str:
     policy += "local_models = true\n"
     head = f"{_OURS}: open to every author of this local project. Remove this line to keep what you change."
     return f'{head}\nsandbox = "basic"\n\n[data]\n{data}\n[policy]\n{policy}'
+
+
+def _sandbox() -> sandbox.Mode:
+    """The strictest that this machine can do: a federation for trying is to start anywhere."""
+    return "basic" if sandbox.fault("strict", Path(tempfile.gettempdir())) else "strict"
 
 
 def _absolute(reference: str) -> str:

@@ -8,7 +8,7 @@ import resource
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,8 @@ from typing import Final
 from hansa.admin.channel import Channel
 from hansa.admin.wire import proxy_of
 from hansa.errors import ConfigError, HansaError, IdentityError
-from hansa.runtime.config import Kit, SiteConfig, is_place, load_kit, load_site
+from hansa.runtime import sandbox
+from hansa.runtime.config import Kit, ServerSettings, SiteConfig, is_place, load_kit, load_site
 
 KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
 RENEW_DAYS: Final = 14.0
@@ -37,8 +38,8 @@ class Check:
     hint: str = ""
 
 
-def look(folder: Path, enclose: Callable[[str, Path], None]) -> Iterator[Check]:
-    """Every check of a kit, one after the other. `enclose(mode, folder)` puts a sandbox on; it is called in a child process."""
+def look(folder: Path) -> Iterator[Check]:
+    """Every check of a kit, one after the other."""
     try:
         kit = load_kit(folder)
     except HansaError as error:
@@ -53,7 +54,9 @@ def look(folder: Path, enclose: Callable[[str, Path], None]) -> Iterator[Check]:
     yield _disk(kit)
     yield _open_files()
     if kit.kind == "site":
-        yield from _site(kit, enclose)
+        yield from _site(kit)
+    if kit.kind == "server":
+        yield _sandbox(kit, (kit.server or ServerSettings()).sandbox, "[server] sandbox in project.toml")
 
 
 def _certificate(kit: Kit) -> Check:
@@ -129,16 +132,20 @@ def _open_files() -> Check:
     return Check("open files", FILES, good, f"{soft} allowed", hint)
 
 
-def _site(kit: Kit, enclose: Callable[[str, Path], None]) -> Iterator[Check]:
+def _site(kit: Kit) -> Iterator[Check]:
     try:
         config = load_site(kit)
     except HansaError as error:
         yield _failed("site.toml", SITE, error)
         return
     yield _settings(kit, config)
-    why = _in_child(lambda: enclose(config.sandbox, kit.folder))
-    hint = 'see the message; sandbox = "basic" needs nothing of the kernel' if why else ""
-    yield Check("sandbox", SANDBOX, not why, why or f"{config.sandbox} can be had", hint)
+    yield _sandbox(kit, config.sandbox, "sandbox in site.toml")
+
+
+def _sandbox(kit: Kit, mode: sandbox.Mode, where: str) -> Check:
+    why = sandbox.fault(mode, kit.folder)
+    hint = f'see the message; {where} = "basic" needs nothing of the kernel' if why else ""
+    return Check("sandbox", SANDBOX, not why, why or f"{mode} can be had", hint)
 
 
 def _settings(kit: Kit, config: SiteConfig) -> Check:
@@ -161,20 +168,3 @@ def _failed(name: str, code: int, error: HansaError) -> Check:
     place = f" ({error.path})" if error.path else ""
     got = f"; got {error.got}" if error.got is not None else ""
     return Check(name, code, False, f"{error.message}{place}{got}", error.hint or "")
-
-
-def _in_child(attempt: Callable[[], None]) -> str:
-    """Why the attempt fails in a child process, whose state it may change for good; nothing if it does not."""
-    reads, writes = os.pipe()
-    if (pid := os.fork()) == 0:
-        try:
-            attempt()
-        except (HansaError, OSError) as error:
-            os.write(writes, str(error).encode()[:2_000])
-        finally:
-            os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads, "rb") as said:
-        why = said.read().decode(errors="replace")
-    os.waitpid(pid, 0)
-    return why

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from hansa.runtime.client.channel import Abort, Begin, Broken, Do, Ready, to_line, to_worker
-from hansa.runtime.client.sandbox import SandboxError, Walls, enclose, end_with
+from hansa.runtime.sandbox import SandboxError, Walls, enclose, end_with
 
 if TYPE_CHECKING:
     from hansa.runtime.client.serving import Served

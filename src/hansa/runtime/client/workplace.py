@@ -24,6 +24,7 @@ from hansa.runtime.manifest import Manifest
 from hansa.runtime.protocol.messages import Assignment, Offer
 from hansa.runtime.store.blob import Blob
 from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.store.untrusted import take_file
 from hansa.runtime.transport.blobs import download, size_of, upload
 
 LIVES: Final = 3  # of a worker, in which one task must be done
@@ -201,7 +202,7 @@ class Workplace:
         out, limit = self._out(asked), config.policy.max_upload_mb << 20
         try:
             memory = {
-                name: leaving.keep(out.with_name(f"{out.name}.{number}"), self._blobs, limit=limit).digest
+                name: take_file(out.with_name(f"{out.name}.{number}"), self._blobs, limit=limit).digest
                 for number, name in enumerate(done.memory)
             }
             return leaving.take(out, self._blobs, config.policy), memory

@@ -110,16 +110,23 @@ class Done(Line, frozen=True):
 
 
 class Start(Line, frozen=True):
-    """All that a run needs: where its bundle is extracted and its run folder is, whom it asks, and its seed."""
+    """All that a run needs: where its bundle is extracted and its run folder is, whom it asks, and its seed.
+
+    It opens blobs in `blobs`, and leaves its own in `handed`; it writes in its run folder and in `room`, and sees none of `hidden`.
+    """
 
     run: str
     reference: str
     source: str  # folder
     folder: str
     blobs: str  # folder
+    room: str  # folder
+    handed: str  # folder
     sites: list[str]
     seed: int
     submitted: float  # seconds since 1970
+    sandbox: Literal["strict", "basic", "off"] = "strict"
+    hidden: list[str] = []
 
 
 class Came(Line, frozen=True):

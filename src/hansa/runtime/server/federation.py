@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -41,9 +41,10 @@ from hansa.core.round import (
 from hansa.core.task import Aborted, Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, QuorumError, ReplayError, RunError, StorageError, UpdateError
+from hansa.files import Buffer
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, Start, Step, Verdict
-from hansa.runtime.store.blob import Blobs
+from hansa.runtime.store.blob import Blob, Blobs
 
 Saved = tuple[int, Tree, Mapping[str, Any]]
 
@@ -51,6 +52,23 @@ FOLD_BYTES: Final = 64 << 20
 _NOTES = "federation"  # what the federation adds to a checkpoint's notes
 _LATE = Failure("late", "the round ended before the reply came")
 _LOST = Failure("lost", "the site dropped out")
+
+
+@dataclass(frozen=True)
+class RunBlobs:
+    """What a run's process may do with blobs: open those of the server whose digest it was told, and hand over its own."""
+
+    given: Path
+    own: Blobs
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is."""
+        own = self.own.path(digest)
+        return own if own.exists() else self.given / own.name
+
+    def put(self, parts: Iterable[Buffer]) -> Blob:
+        """Make a blob for the server to take over."""
+        return self.own.put(parts)
 
 
 @dataclass
@@ -63,7 +81,7 @@ class DeployedFederation:
 
     start: Start
     link: Link
-    blobs: Blobs
+    blobs: RunBlobs
     on_report: Callable[[dict[str, Any]], dict[str, Any]]
     on_checkpoint: Callable[[int, Tree, Mapping[str, Any]], None]
     on_failure: Callable[[Reply, Task], None] = lambda *_: None

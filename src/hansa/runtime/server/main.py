@@ -17,7 +17,8 @@ from granian.server.embed import Server
 
 from hansa.errors import InputError, UnreachableError
 from hansa.files import storage_error
-from hansa.runtime.config import Kit, ServerSettings, load_kit
+from hansa.runtime import sandbox
+from hansa.runtime.config import SECRET_FILES, Kit, ServerSettings, load_kit
 from hansa.runtime.server.app import Served, make_app
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
@@ -26,6 +27,7 @@ from hansa.runtime.server.people import People
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.progress import Progresses
+from hansa.runtime.server.runner import Enclosing
 from hansa.runtime.server.scheduler import Scheduler
 from hansa.runtime.server.state import PROJECT, Book
 from hansa.runtime.store.blobs import FileBlobs
@@ -45,11 +47,16 @@ def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Call
 
     Raises:
         InputError: not a server's kit, or the port is in use. StorageError: the stores cannot be used, or another process does.
+        SandboxError: runs cannot be enclosed as the kit says.
     """
     kit = load_kit(kit_folder)
     if kit.kind != "server":
         raise InputError("not a server's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit named `server`")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    mode = (kit.server or ServerSettings()).sandbox
+    if why := sandbox.fault(mode, kit.folder):
+        hint = 'mend it, or set [server] sandbox = "basic" in project.toml and provision again'
+        raise sandbox.SandboxError("runs cannot be enclosed as [server] sandbox says", expected=mode, got=why, hint=hint)
     asyncio.run(_serve(kit, environment, ready, most))
 
 
@@ -74,7 +81,8 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             await inbox.commit({PROJECT: [Entry("server.started", {"epoch": book.epoch + 1})]})
             door = Door(kit, inbox)
             presence = Presence(book.sites, inbox.lose)
-            scheduler = Scheduler(inbox, presence, places, door.policy, environment, most=most)
+            walls = Enclosing(settings.sandbox, kit.data.absolute(), [(kit.folder / name).absolute() for name in SECRET_FILES])
+            scheduler = Scheduler(inbox, presence, places, door.policy, environment, walls, most=most)
             door.on_roster = lambda: _new_roster(door, scheduler, inbox)
             live = Live(places, inbox.bells)
             progresses = Progresses(book, inbox.bells, inbox.give_up)

@@ -34,6 +34,14 @@ class Places:
         """What only the server needs of a run: its source, its log."""
         return self.root / "work" / run
 
+    def room(self, run: str) -> Path:
+        """Where the process of a run may write, besides the run's folder."""
+        return self.work(run) / "room"
+
+    def handed(self, run: str) -> Path:
+        """The blobs that the process of a run hands over."""
+        return self.room(run) / "blobs"
+
     def remove(self, run: str) -> None:
         """Remove a run's folders."""
         for folder in (self.folder(run), self.work(run)):

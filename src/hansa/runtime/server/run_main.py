@@ -30,7 +30,8 @@ from hansa.record.info import RunInfo
 from hansa.record.series import last_global
 from hansa.runtime.jobs.link import Done, Link, Ready, ServerGone, Start
 from hansa.runtime.manifest import load_job
-from hansa.runtime.server.federation import DeployedFederation, Saved
+from hansa.runtime.sandbox import SandboxError, Walls, enclose
+from hansa.runtime.server.federation import DeployedFederation, RunBlobs, Saved
 from hansa.runtime.store.blobs import FileBlobs
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -98,7 +99,7 @@ class _Recorder:
             entry = {"site": reply.site, "task": task.name, "message": failure.message, "trace": failure.trace}
             self.raised.setdefault(f"{task.name} {failure.code} {failure.message}", entry)
 
-    def finish(self, value: Any, blobs: FileBlobs) -> Done:
+    def finish(self, value: Any, blobs: RunBlobs) -> Done:
         """Write what came of it; the last line to the server."""
         summary: dict[str, Any] = {"global": last_global(self.records)} if self.records else {}
         models: dict[str, str] = {}
@@ -132,16 +133,36 @@ def main(descriptor: int) -> int:
         start = server.receive()
         if not isinstance(start, Start):
             raise RunError("the server did not say what to run")
-        server.send(_run(start, server))
+        server.send(_enclosed(start) or _run(start, server))
     except (ServerGone, Aborted):  # the server goes on with it, or has ended it
         return 1
     return 0
 
 
+def _enclosed(start: Start) -> Done | None:
+    """Enclose this process, before any of the job's code; why the run has failed, if that cannot be."""
+    folder, room = Path(start.folder), Path(start.room)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    walls = Walls(
+        mode=start.sandbox,
+        folder=room,
+        folders=(folder,),
+        openable=(Path(start.blobs),),
+        hidden=tuple(map(Path, start.hidden)),
+        shown=(Path(start.source),),
+    )
+    try:
+        enclose(walls)
+    except SandboxError as error:
+        return Done(state="failed", reason=str(error), code=error.code)
+    _end_with_parent()  # a process that changes its rights has to ask again
+    return None
+
+
 def _run(start: Start, server: Link) -> Done:
     """Run the workflow. What the user's code raises becomes the reason for the run's failure: the run's outermost call."""
     recorder, saved = _Recorder.open(start)
-    blobs = FileBlobs(start.blobs)
+    blobs = RunBlobs(Path(start.blobs), FileBlobs(start.handed, durable=False))  # durable when the server has taken them over
     try:
         job = load_job(Path(start.source), start.reference)
         recorder.begin(job)
@@ -160,7 +181,7 @@ def _run(start: Start, server: Link) -> Done:
         return recorder.fail(error)
 
 
-def _stored(path: Path, blobs: FileBlobs) -> str:
+def _stored(path: Path, blobs: RunBlobs) -> str:
     with path.open("rb", buffering=0) as file:
         return blobs.put(iter(lambda: file.read(_CHUNK), b"")).digest
 

@@ -8,37 +8,55 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from hansa.core.task import Failure
-from hansa.errors import HansaError, StorageError
+from hansa.errors import HansaError, InputError, StorageError
 from hansa.files import storage_error
 from hansa.record.folder import RunFolder
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.bundle import extract, open_bundle
 from hansa.runtime.jobs.link import Came, Done, Line, Start
+from hansa.runtime.sandbox import Mode
 from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
 from hansa.runtime.server.places import LIVE, Places
 from hansa.runtime.server.state import Run, stream_of
-from hansa.runtime.store.blob import Blobs
+from hansa.runtime.server.transfers import UPLOAD_LIMIT
+from hansa.runtime.store.blob import Blobs, require_digest
 from hansa.runtime.store.event import Entry, Event
+from hansa.runtime.store.untrusted import take_file
 
 CRASHES: Final = 3  # deaths in a row without a finished step, after which a run has failed
+_NONSENSE: Final = (msgspec.MsgspecError, InputError, ValueError, KeyError)
 GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
-_PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
+_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosing:
+    """How the processes of runs are enclosed: they see nothing in `data` but their own run's, and none of `secrets`."""
+
+    mode: Mode
+    data: Path
+    secrets: Sequence[Path]
 
 
 class Runner:
     """Keeps the process of one run alive until the run has ended or is to stop. `environment` is the server's."""
 
-    def __init__(self, run: Run, inbox: Inbox, places: Places, absent: Participates, environment: Mapping[str, str]) -> None:
-        self._run, self._inbox, self._places, self._absent = run, inbox, places, absent
-        self._environment = {name: environment[name] for name in _PASSED_ON if name in environment} | _ONE_THREAD
+    def __init__(
+        self, run: Run, inbox: Inbox, places: Places, absent: Participates, environment: Mapping[str, str], walls: Enclosing
+    ) -> None:
+        self._run, self._inbox, self._places, self._absent, self._walls = run, inbox, places, absent, walls
+        home = str(places.room(run.id).absolute())
+        passed_on = {name: environment[name] for name in _PASSED_ON if name in environment}
+        self._environment = passed_on | _ONE_THREAD | {"HOME": home, "TMPDIR": home}
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._stopping = ""
@@ -88,7 +106,7 @@ class Runner:
         try:
             while not self._stopping and (line := await reader.readline()):
                 await self._take(link.from_run(line))
-        except (msgspec.MsgspecError, ValueError, KeyError) as error:  # the user's code shares the process with the link
+        except _NONSENSE as error:  # the user's code shares the process with the link
             why = f"its process said something that is not understood: {error}"
         except ConnectionError as error:
             why = str(error)
@@ -97,10 +115,10 @@ class Runner:
         return why or (f"its process was ended by signal {-code}" if code < 0 else f"its process ended with code {code}")
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        work = self._places.work(self._run.id)
-        with (work / "log.txt").open("ab") as log:
+        with (self._places.work(self._run.id) / "log.txt").open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # its folder, which it can write in, is no place to import from
                 "-m",
                 "hansa.runtime.server.run_main",
                 str(theirs.fileno()),
@@ -109,7 +127,7 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                cwd=work,
+                cwd=self._places.room(self._run.id),
                 start_new_session=True,
             )
 
@@ -121,6 +139,10 @@ class Runner:
             source=str(source),
             folder=str(self._places.folder(what.run).absolute()),
             blobs=str(self._places.blobs.absolute()),
+            room=str(self._places.room(what.run).absolute()),
+            handed=str(self._places.handed(what.run).absolute()),
+            sandbox=self._walls.mode,
+            hidden=[str(each) for each in (self._walls.data, *self._walls.secrets)],
             sites=what.sites,
             seed=what.seed,
             submitted=self._run.created,
@@ -131,6 +153,7 @@ class Runner:
         run, inbox = self._run, self._inbox
         match message:
             case link.Open():
+                await asyncio.to_thread(self._adopt, message.body)
                 self._send(await inbox.open(run, message, self._absent))
             case link.Assign():
                 await inbox.again(run, message, self._absent)
@@ -147,9 +170,23 @@ class Runner:
                 # before the next step opens: whoever is told of a blob then finds it
                 await asyncio.to_thread(inbox.blobs.drop, inbox.book.spent_blobs(run))
             case Done():
+                for digest in message.models.values():
+                    await asyncio.to_thread(self._adopt, digest)
                 await asyncio.to_thread(self._take_home)
                 await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
                 self._done = True
+
+    def _adopt(self, digest: str) -> None:
+        """Take over a blob that the process has made: it may have written anything there.
+
+        Raises:
+            InputError: it is no plain file, or not what its name says.
+        """
+        blobs, handed = self._inbox.blobs, self._places.handed(self._run.id) / require_digest(digest)
+        if blobs.size(digest) is not None:
+            handed.unlink(missing_ok=True)
+        elif take_file(handed, blobs, limit=UPLOAD_LIMIT).digest != digest:
+            raise InputError("a blob is not what its name says", path=digest)
 
     def _drop(self, message: link.Drop) -> None:
         """Put on record which admitted replies were not added; a resumed run says it again."""
@@ -235,8 +272,8 @@ def _extracted(run: Run, blobs: Blobs, places: Places) -> Path:
     """The folder with the run's source."""
     work = places.work(run.id)
     try:
-        work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        places.folder(run.id).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (work, places.room(run.id), places.handed(run.id), places.folder(run.id).parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = blobs.path(run.what.bundle).read_bytes()
     except OSError as error:
         raise StorageError("a run cannot be started", run=run.id, got=str(error)) from error

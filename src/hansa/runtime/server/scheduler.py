@@ -14,7 +14,7 @@ from hansa.runtime.jobs.link import Came
 from hansa.runtime.server.inbox import ARRANGE, Inbox
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
-from hansa.runtime.server.runner import Runner
+from hansa.runtime.server.runner import Enclosing, Runner
 from hansa.runtime.server.state import PROJECT, Book, Run, stream_of
 from hansa.runtime.store.event import Entry
 
@@ -64,10 +64,18 @@ class Scheduler:
     """Carries the decisions out, and owns the runners. `most`: runs that go on at once."""
 
     def __init__(
-        self, inbox: Inbox, presence: Presence, places: Places, policy: Policy, environment: Mapping[str, str], *, most: int
+        self,
+        inbox: Inbox,
+        presence: Presence,
+        places: Places,
+        policy: Policy,
+        environment: Mapping[str, str],
+        walls: Enclosing,
+        *,
+        most: int,
     ) -> None:
         self._inbox, self._presence, self._places, self._policy = inbox, presence, places, policy
-        self._environment, self._most = environment, most
+        self._environment, self._walls, self._most = environment, walls, most
         self._live: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
         self._closing = False
         self.on_end: Callable[[str], None] = lambda _: None  # is told of runs whose process has ended
@@ -150,7 +158,7 @@ class Scheduler:
                 self._begin(run)
 
     def _begin(self, run: Run) -> None:
-        runner = Runner(run, self._inbox, self._places, self.absent, self._environment)
+        runner = Runner(run, self._inbox, self._places, self.absent, self._environment, self._walls)
         task = asyncio.create_task(self._kept(run, runner))
         self._live[run.id] = (runner, task)
 

@@ -30,13 +30,15 @@ _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}|")
 class FileBlobs:
     """The blobs in a folder, which is made if need be and is for its owner's eyes alone.
 
-    reserve_bytes: how much of the disk stays free; what would go below it is refused before anything is written.
+    reserve_bytes: how much of the disk stays free; what would go below it is refused before anything is written. durable: whether
+    what is put outlives a power cut; without, it is somebody else's who takes it over.
 
     Raises:
         StorageError: the folder cannot be made or read.
     """
 
-    def __init__(self, root: str | Path, *, reserve_bytes: int = RESERVE) -> None:
+    def __init__(self, root: str | Path, *, reserve_bytes: int = RESERVE, durable: bool = True) -> None:
+        self._durable = durable
         self.root, self._incoming, self._reserve = Path(root), Path(root) / "incoming", reserve_bytes
         self._mutex = threading.Lock()
         self._live: dict[Path, FileUpload] = {}
@@ -104,7 +106,8 @@ class FileBlobs:
                         pwrite(handle, view, size)
                         hasher.update(view)
                         size += view.nbytes
-                    os.fsync(handle)
+                    if self._durable:
+                        os.fsync(handle)
                 finally:
                     os.close(handle)
                 self.publish(path, hasher.hexdigest())

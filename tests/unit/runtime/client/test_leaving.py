@@ -76,7 +76,7 @@ def test_what_is_no_message_does_not_leave(blobs: FileBlobs, out: Path) -> None:
 
 def test_more_than_the_policy_permits_does_not_leave(blobs: FileBlobs, out: Path) -> None:
     out.write_bytes(codec.encode(Shareable({"w": np.zeros(200_000)})))
-    with pytest.raises(InputError, match="may not leave"):
+    with pytest.raises(InputError, match="not taken over"):
         leaving.take(out, blobs, POLICY)
 
 

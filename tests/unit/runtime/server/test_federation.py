@@ -24,7 +24,7 @@ from hansa.core.types import Server as Placed
 from hansa.errors import QuorumError, ReplayError, RunError
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, ServerGone, Start, Step
-from hansa.runtime.server.federation import DeployedFederation
+from hansa.runtime.server.federation import DeployedFederation, RunBlobs
 from hansa.runtime.store.blobs import FileBlobs
 
 LIKE = {"w": np.zeros(2, np.float32)}
@@ -38,9 +38,10 @@ class Server:
         ours, theirs = socket.socketpair()
         self.socket, self.blobs, self.reports = ours, FileBlobs(folder, reserve_bytes=0), list[dict[str, Any]]()
         start = Start(
-            run="r", reference="", source="", folder="", blobs=str(folder), sites=["a", "b", "c"], seed=7, submitted=0.0
+            run="r", reference="", source="", folder="", blobs=str(folder), room="", handed="",
+            sites=["a", "b", "c"], seed=7, submitted=0.0
         )  # fmt: skip
-        self.federation = DeployedFederation(start, Link(theirs), self.blobs, self.report, lambda *_: None)
+        self.federation = DeployedFederation(start, Link(theirs), RunBlobs(folder, self.blobs), self.report, lambda *_: None)
 
     def report(self, record: dict[str, Any]) -> dict[str, Any]:
         self.reports.append(record)

@@ -1,7 +1,7 @@
-"""What encloses a worker before any of a job's code runs: limits; and, if strict, no network and nothing to write but its folder.
+"""What encloses a process before any of a job's code runs: limits; and, if strict, no network and nothing to write but its folders.
 
-It is put on by the worker itself, irrevocably, with what the kernel gives an ordinary user: Landlock (Linux 5.13) and namespaces.
-What was asked for and cannot be had is an error: a site never runs a job with less than it asked for.
+Sites' workers and the server's runs have it. The process puts it on by itself, irrevocably, with what the kernel gives an ordinary
+user: Landlock (Linux 5.13) and namespaces. What was asked for and cannot be had is an error: no job ever runs with less than that.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ class SandboxError(RefusedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walls:
-    """How a worker is enclosed. It writes in `folder` alone, and of `hidden` sees only `shown`. 0 bytes: no limit of ours."""
+    """How a process is enclosed. It writes in `folder` and `folders` alone, and of `hidden` sees only `shown`.
+
+    In `openable` it can open a file whose name it knows, and cannot list any. 0 bytes: no limit of ours.
+    """
 
     mode: Mode
     folder: Path
+    folders: tuple[Path, ...] = ()
+    openable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     shown: tuple[Path, ...] = ()
     memory_bytes: int = 0
@@ -99,6 +104,23 @@ def enclose(walls: Walls) -> None:
         _drop_capabilities()
 
 
+def fault(mode: Mode, folder: Path) -> str:
+    """Why this machine cannot enclose a process so, found out in one that ends at once; "" if it can. Call it before any thread."""
+    reads, writes = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            enclose(Walls(mode=mode, folder=folder))
+        except (SandboxError, OSError) as error:
+            os.write(writes, str(error).encode()[:2_000])
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as said:
+        why = said.read().decode(errors="replace")
+    os.waitpid(pid, 0)
+    return why
+
+
 def _limit(what: int, limit: int) -> None:
     _, hard = resource.getrlimit(what)
     most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -134,7 +156,10 @@ def _wall_in(walls: Walls) -> None:
     try:
         for path in (*_visible(Path("/"), [each.resolve() for each in walls.hidden]), *walls.shown):
             _allow(ruleset, path, (_EXECUTE | _READ_FILE | _READ_DIR) & rights)
-        _allow(ruleset, walls.folder.resolve(), rights & ~_IOCTL_DEV)
+        for path in walls.openable:
+            _allow(ruleset, path.resolve(), _READ_FILE & rights)
+        for path in (walls.folder, *walls.folders):
+            _allow(ruleset, path.resolve(), rights & ~_IOCTL_DEV)
         for device in _devices(walls.gpus):
             _allow(ruleset, device, (_READ_FILE | _WRITE_FILE | _IOCTL_DEV) & rights)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

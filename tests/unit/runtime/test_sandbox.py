@@ -11,7 +11,7 @@ import pytest
 START = """
 import os, resource, socket, subprocess, sys
 from pathlib import Path
-from hansa.runtime.client.sandbox import SandboxError, Walls, enclose
+from hansa.runtime.sandbox import SandboxError, Walls, enclose
 mode, folder, secret, shown, memory, size = sys.argv[1:]
 try:
     enclose(Walls(mode=mode, folder=Path(folder), hidden=(Path(secret), Path(shown).parent), shown=(Path(shown),),
@@ -112,7 +112,7 @@ def test_an_ordinary_users_strict_worker_cannot_start_processes_without_end() ->
     code = """
     import ctypes, os, signal, sys
     from pathlib import Path
-    from hansa.runtime.client.sandbox import PROCESSES, SandboxError, Walls, enclose
+    from hansa.runtime.sandbox import PROCESSES, SandboxError, Walls, enclose
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid(65534)
@@ -167,7 +167,7 @@ def test_a_machine_without_namespaces_is_told_and_nothing_runs(tmp_path: Path) -
     code = """
     import sys, threading
     from pathlib import Path
-    from hansa.runtime.client.sandbox import SandboxError, Walls, enclose
+    from hansa.runtime.sandbox import SandboxError, Walls, enclose
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()

@@ -1,0 +1,87 @@
+"""What a job's code can do at the server, where its workflow runs: real processes, the walls that are the default."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.e2e import jobs
+from tests.e2e.agents import agents
+from tests.e2e.world import Caller, make_project, serving
+
+from hansa.runtime import sandbox
+
+NAMES = ["cleveland", "hungarian"]
+PRIES = """
+import os
+import socket
+from pathlib import Path
+
+import hansa as hs
+
+
+def attempts():
+    KIT = Path.cwd().parents[3]
+    blobs = KIT / "data" / "blobs"
+    yield "read the server's key", lambda: (KIT / "key.pem").read_bytes()
+    yield "read the events", lambda: (KIT / "data" / "events.sqlite").read_bytes()
+    yield "list the blobs", lambda: os.listdir(blobs)
+    yield "make a blob", lambda: (blobs / ("0" * 64)).write_bytes(b"")
+    yield "see other runs", lambda: os.listdir(KIT / "data" / "runs")
+    yield "write beside its room", lambda: (Path.cwd().parent / "log.txt").write_bytes(b"")
+    yield "write elsewhere", lambda: Path("/tmp/hansa-pries").write_bytes(b"")
+    yield "reach the network", lambda: socket.create_connection(("127.0.0.1", PORT), timeout=2)
+    yield "write in its room", lambda: Path("own").write_bytes(b"")
+
+
+def pry(federation):
+    done = []
+    for what, attempt in attempts():
+        try:
+            attempt()
+        except OSError:
+            continue
+        done.append(what)
+    raise RuntimeError("could " + ", ".join(done))
+
+
+job = hs.Job("pries", pry, data="heart")
+"""
+
+
+def test_code_of_a_job_sees_nothing_of_the_server_and_what_it_makes_is_taken_over(tmp_path: Path) -> None:
+    if why := sandbox.fault("strict", tmp_path):
+        pytest.skip(f"this kernel forbids it: {why}")
+    folder = make_project(tmp_path / "office", NAMES)
+    with serving(folder), agents(folder / "kits", NAMES):
+        lea = Caller.of(folder / "kits" / "lea")
+        port = lea.kit.url.rpartition(":")[2]
+        (tmp_path / "pries.py").write_text(PRIES.replace("PORT", port))
+        pried = lea.ended(lea.submit(f"{tmp_path}/pries.py:job", sites=NAMES)["run"])
+        assert (pried["state"], pried["reason"]) == ("failed", "could write in its room")
+        run = lea.submit(f"{Path(jobs.__file__)}:job", seed=7, sites=NAMES)["run"]
+        assert lea.ended(run)["state"] == "completed"
+        assert list((folder / "kits" / "server" / "data" / "work" / run / "room" / "blobs").glob("?" * 64)) == []  # taken over
+        lea.client.close()
+
+
+def test_a_server_that_cannot_enclose_its_runs_as_it_should_does_not_start(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "office", NAMES)
+    code = """
+import sys
+from pathlib import Path
+from hansa.runtime import sandbox
+from hansa.runtime.server.main import serve
+
+sandbox._CLONE_NEWUSER = 1 << 60  # what the kernel refuses
+try:
+    serve(sys.argv[1], environment={}, ready=print)
+except sandbox.SandboxError as error:
+    print(error.exit_code, error)
+"""
+    command = [sys.executable, "-c", code, str(folder / "kits" / "server")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.startswith("3 runs cannot be enclosed as [server] sandbox says; expected strict"), done
+    assert 'sandbox = "basic"' in done.stdout

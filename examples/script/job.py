@@ -9,4 +9,4 @@ from hansa.learning import fedavg
 
 learner = ScriptLearner("train.py", init=net, metrics=("accuracy", "loss"))
 job = Job("digits-script", fedavg(learner, rounds=5), data="digits")
-data = partition.dirichlet(datasets.digits(), sites=4, alpha=1.0, seed=0)  # of the simulation, or of `hansa up`
+data = partition.dirichlet(datasets.digits(), sites=3, alpha=1.0, seed=0)  # of the simulation, or of `hansa up`

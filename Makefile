@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 ARGS ?=
 
-.PHONY: demo test check lint examples bench docs clean
+.PHONY: demo test test-oracle check lint examples bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.stamp-core
@@ -13,6 +13,12 @@ demo: .venv/.stamp-core
 
 test: .venv/.stamp-dev
 	$(BIN)/pytest -q -n 2 $(ARGS)
+
+# Types against TensorFlow Federated's own package, which caps ml_dtypes and protobuf: in an environment of its own.
+test-oracle:
+	$(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/python -m pip install -q -e . pytest hypothesis federated-language==0.5.4
+	.venv-oracle/bin/python -m pytest -q -W default tests/property/test_types_oracle.py $(ARGS)
 
 check: lint test examples docs
 
@@ -32,7 +38,7 @@ docs: .venv/.stamp-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oracle site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Installs are repeated only when what they install from has changed.
 $(BIN)/python:

@@ -15,9 +15,10 @@ from hansa.adapters.numpy import softmax
 from hansa.adapters.torch import TorchLearner
 from hansa.core.job import Job
 from hansa.core.protocols import Federation, Learner
-from hansa.core.workflow import Outcome, Rounds
+from hansa.core.workflow import Outcome
 from hansa.data.federated import FederatedRows
 from hansa.learning.fedavg import fedavg
+from hansa.learning.rounds import Rounds
 from hansa.simulation.engine import simulate
 
 EACH, BATCH, LR = 60, 20, 0.01

@@ -19,10 +19,10 @@ from torch import nn
 import hansa as hs
 from hansa.adapters.torch import TorchLearner
 from hansa.core.rng import generator
-from hansa.core.workflow import Rounds
 from hansa.data import datasets, federated
 from hansa.data.rows import Rows
 from hansa.learning import fedavg
+from hansa.learning.rounds import Rounds
 
 SEED, SHARES = 0, {"north": 0.5, "centre": 0.3, "south": 0.2}  # of all training images
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from hansa.core.task import FLContext, Shareable, Signal, Task
     from hansa.core.trees import Spec, Tree
     from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
-    from hansa.core.workflow import Outcome, Rounds
+    from hansa.core.workflow import Outcome
     from hansa.errors import HansaError
+    from hansa.learning.rounds import Rounds
     from hansa.learning.sequence import Sequence
     from hansa.record.folder import load_model
     from hansa.simulation.engine import Result, Settings, simulate
@@ -107,7 +108,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "Outcome": "hansa.core.workflow",
     "Policy": "hansa.core.round",
     "Result": "hansa.simulation.engine",
-    "Rounds": "hansa.core.workflow",
+    "Rounds": "hansa.learning.rounds",
     "SERVER": "hansa.core.types",
     "Sequence": "hansa.learning.sequence",
     "SequenceType": "hansa.core.types",

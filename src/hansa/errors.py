@@ -6,6 +6,7 @@ HansaError                        1
 │   ├── JobReferenceError             "file.py:name" does not lead to a job
 │   ├── DataError                     a data source, a partition, an empty site
 │   ├── TraceError (TypeError)        a federated computation is ill-typed: found before any site is contacted
+│   │   └── FieldError (AttributeError)   a struct has no such field
 │   ├── MissingExtraError             an optional library is not installed
 │   └── VersionError                  a file was written by a newer Hansa
 ├── UpdateError                   1   one site's reply cannot be added; the round goes on without it
@@ -103,6 +104,10 @@ class DataError(InputError):
 
 class TraceError(InputError, TypeError):
     code = "type"
+
+
+class FieldError(TraceError, AttributeError):
+    """A struct has no such field: also an AttributeError, so that `hasattr` answers."""
 
 
 class MissingExtraError(InputError, ImportError):

@@ -17,10 +17,10 @@ import hansa as hs
 from hansa.adapters.numpy import mlp, softmax
 from hansa.core import codec, trees
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.data.federated import FederatedRows, population
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedper import fedper
+from hansa.learning.rounds import Rounds
 from hansa.learning.scaffold import scaffold
 from hansa.simulation.engine import Result
 from hansa.simulation.faults import Faults

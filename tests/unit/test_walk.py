@@ -18,7 +18,7 @@ from hansa.testing.fakes import rows
 SRC = str(Path(hansa.__file__).parent)
 # Hop by hop, as (module, function). 4 and 5, the wire, are the deployment's.
 HOPS = {
-    "1 the workflow samples the cohort": ("core/workflow.py", "_train"),
+    "1 the workflow samples the cohort": ("learning/rounds.py", "_train"),
     "2 the plan is run": ("core/run.py", "run"),
     "3 one task for each site": ("simulation/federation.py", "task"),
     "6 a task's name leads to a function": ("core/executor.py", "execute"),

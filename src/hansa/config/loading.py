@@ -16,7 +16,7 @@ from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.rng import generator
 from hansa.core.trees import Spec, Tree
-from hansa.core.workflow import Rounds
+from hansa.core.workflow import Training
 from hansa.errors import ConfigError, DataError, InputError, JobReferenceError, StorageError
 from hansa.references import load_reference
 
@@ -129,7 +129,7 @@ def with_init(job: Job, file: str | Path) -> Job:
         ConfigError: the job trains no model; or there is no such file, it is damaged, or its model does not fit the job's or is not
             finite: names the file and the leaf.
     """
-    if not isinstance(job.workflow, Rounds):
+    if not isinstance(job.workflow, Training):
         raise ConfigError("this job's workflow trains no model, so it takes no --init", job=job.name)
     try:
         tree, _ = codec.load_tree(file)
@@ -142,7 +142,7 @@ def with_init(job: Job, file: str | Path) -> Job:
     for path, leaf in trees.leaves(tree):
         if not gate.is_finite(leaf):
             raise ConfigError("the model to start from is not finite", path=f"{file}: {path}", expected="finite numbers")
-    return replace(job, workflow=replace(job.workflow, init=tree))
+    return replace(job, workflow=job.workflow.but(init=tree))
 
 
 def _check_fits(tree: Tree, model: Tree, *, more: bool, file: str) -> None:
@@ -174,8 +174,8 @@ def _overridden(job: Job, overrides: Sequence[str]) -> Job:
             raise ConfigError("a job in Python takes --set algorithm.rounds=N and seed=N only", path=key, got=each)
         if key.strip() == "seed":
             job = replace(job, seed=int(value))
-        elif isinstance(job.workflow, Rounds):
-            job = replace(job, workflow=replace(job.workflow, rounds=int(value)))
+        elif isinstance(job.workflow, Training):
+            job = replace(job, workflow=job.workflow.but(rounds=int(value)))
     return job
 
 

@@ -249,7 +249,7 @@ def select(source: Node, key: str | int) -> Node:
             raise TraceError(
                 f"there is no field {key!r}",
                 got=source.type,
-                expected=member.names() or f"0..{len(member.elements) - 1}",
+                expected=member.fields() or f"0..{len(member.elements) - 1}",
                 hint=where(),
             )
         kind = found[0]

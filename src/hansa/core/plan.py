@@ -190,7 +190,7 @@ def _shown(apply: Apply) -> str:
 
 
 def _reports(apply: Apply) -> bool:
-    return isinstance(apply.fn.result, StructType) and "metrics" in apply.fn.result.names()
+    return isinstance(apply.fn.result, StructType) and "metrics" in apply.fn.result.fields()
 
 
 def _leaving(stage: Stage, reduce: Reduce) -> str:

@@ -13,9 +13,10 @@ from hansa.core.round import Policy, begin, select
 from hansa.core.run import Round, Unmet, run
 from hansa.core.task import Failure, Reply, Shareable
 from hansa.core.trees import Tree
-from hansa.core.workflow import Process, Rounds
+from hansa.core.workflow import Process
 from hansa.errors import ConfigError, QuorumError
 from hansa.learning.on_site import SiteLearner
+from hansa.learning.rounds import Rounds
 from hansa.learning.templates import Options, Setup, State
 
 Order = Literal["fixed", "random"]

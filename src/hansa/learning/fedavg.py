@@ -7,9 +7,9 @@ from typing import Any, Unpack
 
 from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.learning import schedules
 from hansa.learning.on_site import SiteLearner
+from hansa.learning.rounds import Rounds
 from hansa.learning.schedules import Schedule
 from hansa.learning.templates import Options, Setup, State
 

@@ -6,9 +6,9 @@ from typing import Unpack
 
 from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
 from hansa.learning.on_site import SiteLearner
+from hansa.learning.rounds import Rounds
 from hansa.learning.templates import Options, Setup, State
 
 

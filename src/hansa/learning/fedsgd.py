@@ -11,10 +11,10 @@ from hansa.aggregation.sums import Sum
 from hansa.core import trees
 from hansa.core.protocols import Learner
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
 from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import parted
+from hansa.learning.rounds import Rounds
 from hansa.learning.templates import Options, Setup, State
 
 

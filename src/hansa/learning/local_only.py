@@ -8,9 +8,9 @@ from hansa.core.computation import federated_computation
 from hansa.core.intrinsics import federated_broadcast, federated_map
 from hansa.core.protocols import Dataset, Learner
 from hansa.core.types import Clients, Server
-from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError
 from hansa.learning.on_site import SiteLearner
+from hansa.learning.rounds import Rounds
 from hansa.learning.templates import Options, Setup, State, admitted
 
 

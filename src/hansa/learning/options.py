@@ -28,7 +28,7 @@ class Options(TypedDict, total=False):
     site may claim. personal: path patterns of layers that stay at the site. keep_local: each site keeps its model as it is after
     its training, for `cross_site(local=True)`. standardise: impute and scale features by a federated statistics round. quorum,
     deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the learner's).
-    evaluate_every, evaluate_sites, monitor, patience: see core.workflow.Watch. aggregator: instead of the algorithm's own. test:
+    evaluate_every, evaluate_sites, monitor, patience: see learning.rounds.Watch. aggregator: instead of the algorithm's own. test:
     data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
     """
 

@@ -17,11 +17,11 @@ from hansa.core.protocols import Dataset, Learner, Update
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import TREE, Clients, Server
-from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError, RunError
 from hansa.learning import schedules
 from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import trained
+from hansa.learning.rounds import Rounds
 from hansa.learning.schedules import Schedule
 from hansa.learning.templates import TRAINING, Options, Setup, State, admitted, memory_of, training
 

@@ -24,7 +24,7 @@ from hansa.core.round import Policy
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
 from hansa.core.types import SERVER, TREE, Clients, ObjectType, Server, TensorType, Type, to_type
-from hansa.core.workflow import Process, Rounds, Watch
+from hansa.core.workflow import Process
 from hansa.errors import ConfigError, DataError
 from hansa.learning import options as option
 from hansa.learning import schedules
@@ -33,6 +33,7 @@ from hansa.learning.on_site import SiteLearner, reported
 from hansa.learning.optimizers import Optimizer, advance
 from hansa.learning.options import Options, changed
 from hansa.learning.personal import Personal, memory_of
+from hansa.learning.rounds import Rounds, Watch
 from hansa.learning.schedules import Checked, Constant
 from hansa.learning.standardise import Standardised, standardised_start
 

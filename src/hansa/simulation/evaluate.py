@@ -12,7 +12,7 @@ from hansa.core.protocols import FederatedData
 from hansa.core.round import Policy
 from hansa.core.run import run
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
+from hansa.core.workflow import Training
 from hansa.data.federated import pool
 from hansa.errors import ConfigError
 from hansa.simulation.crews import Loop
@@ -63,7 +63,7 @@ def evaluate(
     Raises:
         ConfigError: the job trains no model.
     """
-    workflow = _rounds(job)
+    workflow = _training(job)
     sets = by_label(job, data)
     names = sets[job.data].sites
     chosen = seed if seed is not None else job.seed or 0
@@ -116,14 +116,14 @@ class OneSite:
         return self.whole.load(self.slot)
 
 
-def _rounds(job: Job) -> Rounds:
-    if not isinstance(job.workflow, Rounds):
+def _training(job: Job) -> Training:
+    if not isinstance(job.workflow, Training):
         raise ConfigError("this job's workflow trains no model", job=job.name, got=type(job.workflow).__name__)
     return job.workflow
 
 
 def _everyone(job: Job) -> Job:
     """The job for a single place: it cannot ask for a cohort or quorum of several."""
-    workflow = _rounds(job)
+    workflow = _training(job)
     policy = replace(workflow.policy, cohort=None, quorum=1, over_select=0.0)
-    return replace(job, workflow=replace(workflow, policy=policy))
+    return replace(job, workflow=workflow.but(policy=policy))

@@ -7,10 +7,10 @@ import numpy as np
 import hansa as hs
 from hansa.adapters.numpy import softmax
 from hansa.core.protocols import Dataset
-from hansa.core.workflow import Rounds
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedopt import fedopt
 from hansa.learning.fedsgd import fedsgd
+from hansa.learning.rounds import Rounds
 from hansa.learning.schedules import Cosine
 
 learner = softmax(classes=2, features=4)

@@ -204,10 +204,13 @@ def test_assignability_follows_the_rules(target: object, source: object, fits: b
     assert assignable(to_type(target), to_type(source)) is fits
 
 
-def test_types_are_equal_by_structure_whatever_the_container() -> None:
-    assert to_type([i32, f32]) == to_type((i32, f32))
-    assert hash(TensorType(f32, [2])) == hash(TensorType(np.dtype("float32"), (2,)))
-    assert to_type((i32, f32)).container is tuple  # type: ignore[union-attr]  # a struct
+def test_types_are_equal_when_they_restore_the_same_containers() -> None:
+    assert to_type([i32, f32]) != to_type((i32, f32))
+    assert to_type([i32, f32]).is_equivalent_to(to_type((i32, f32)))
+    assert hash(TensorType(f32, [2])) == hash(TensorType(np.dtype(">f4"), (2,)))
+    pair = to_type((i32, f32))
+    assert isinstance(pair, StructType)
+    assert pair.container is tuple
 
 
 def test_an_annotation_that_names_nothing_at_hand_is_unknown_and_the_others_are_read() -> None:

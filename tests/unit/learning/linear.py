@@ -14,8 +14,9 @@ from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Array, Tree
-from hansa.core.workflow import Outcome, Rounds
+from hansa.core.workflow import Outcome
 from hansa.data.rows import Rows
+from hansa.learning.rounds import Rounds
 from hansa.testing.fakes import InMemorySiteMemory
 
 

@@ -13,12 +13,12 @@ from hansa.core.job import Job
 from hansa.core.protocols import Dataset, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.data.federated import FederatedRows
 from hansa.data.rows import Rows
 from hansa.errors import ConfigError, Interrupted, QuorumError
 from hansa.learning import fedavg
 from hansa.learning.cyclic import cyclic
+from hansa.learning.rounds import Rounds
 from hansa.simulation.engine import Result, simulate
 from hansa.simulation.faults import Faults
 

@@ -9,9 +9,9 @@ from tests.unit.learning.linear import Linear, Loss, Recorded, flat, models, sit
 
 from hansa.adapters.numpy import softmax
 from hansa.aggregation.exact import ExactMean, FixedPoint
-from hansa.core.workflow import Rounds
 from hansa.errors import ConfigError, SpecError
 from hansa.learning.fedsgd import SumOfSteps, fedsgd
+from hansa.learning.rounds import Rounds
 from hansa.learning.scaffold import scaffold
 from hansa.testing.fakes import ConstantLearner, rows
 

@@ -11,11 +11,11 @@ from tests.unit.learning.linear import A, B, Linear, Loss, flat, models
 from hansa.core.protocols import Dataset, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedopt import fedopt
 from hansa.learning.fedprox import fedprox
 from hansa.learning.fedsgd import fedsgd
+from hansa.learning.rounds import Rounds
 from hansa.learning.schedules import Inverse
 
 Made = Callable[..., Rounds]

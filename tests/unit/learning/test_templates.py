@@ -15,7 +15,6 @@ from hansa.core.protocols import BatchLearner, Dataset
 from hansa.core.rng import generator
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
-from hansa.core.workflow import Rounds
 from hansa.data.federated import population
 from hansa.data.rows import Rows
 from hansa.errors import ConfigError, DataError, SpecError, WeightError
@@ -24,6 +23,7 @@ from hansa.learning.fedopt import fedopt
 from hansa.learning.fedprox import fedprox
 from hansa.learning.fedsgd import fedsgd
 from hansa.learning.local_only import local_only
+from hansa.learning.rounds import Rounds
 from hansa.learning.scaffold import scaffold
 from hansa.learning.templates import Setup
 from hansa.simulation.engine import simulate

@@ -17,8 +17,9 @@ from hansa.core.round import Policy
 from hansa.core.task import Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.core.types import SERVER, Clients, Server
-from hansa.core.workflow import Process, Rounds, Watch
+from hansa.core.workflow import Process
 from hansa.errors import ConfigError, QuorumError, SpecError
+from hansa.learning.rounds import Rounds, Watch
 
 
 class State(NamedTuple):
@@ -274,7 +275,7 @@ def test_what_nobody_evaluates_can_neither_stop_nor_choose(asked: dict[str, Any]
 
 
 def test_training_loss_is_pooled_over_the_cohort_by_rows() -> None:
-    from hansa.core.workflow import _pooled
+    from hansa.learning.rounds import _pooled
 
     sites = {"a": {"train_loss": 1.0, "examples": 3.0}, "b": {"train_loss": 5.0, "examples": 1.0}, "c": {"other": 2.0}}
     assert _pooled(sites) == {"train_loss": 2.0}

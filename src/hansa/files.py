@@ -36,7 +36,7 @@ def write_atomic(path: str | Path, parts: Iterable[Buffer]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part_file.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise storage_error(error, target, size=sum(memoryview(part).nbytes for part in chunks)) from error
     finally:
@@ -55,8 +55,8 @@ def storage_error(error: OSError, path: str | Path, *, size: int | None = None) 
     )
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -20,7 +20,7 @@ from hansa.provision.ca import issue, load_secrets
 from hansa.provision.changes import add_site, revoke, rotate
 from hansa.provision.project import ServerSection
 from hansa.runtime.authz.policy import Member
-from hansa.runtime.client.loop import credentials_of
+from hansa.runtime.client.renewing import credentials_of
 from hansa.runtime.config import Kit, load_kit
 from hansa.runtime.protocol.messages import Hello, Welcome
 from hansa.runtime.protocol.session import proof

@@ -29,8 +29,9 @@ from hansa.errors import IdentityError, UnreachableError
 from hansa.provision.changes import revoke
 from hansa.provision.project import ServerSection
 from hansa.runtime.authz.certificates import Authority, Identity, certify, key_pem, make_root, new_key, pem
-from hansa.runtime.client.loop import credentials_of
-from hansa.runtime.config import Kit, load_kit, write_secret
+from hansa.runtime.authz.renewal import write_secret
+from hansa.runtime.client.renewing import credentials_of
+from hansa.runtime.config import Kit, load_kit
 from hansa.runtime.protocol.messages import Hello, Welcome, Work
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, upload

@@ -75,6 +75,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     online: bool
     disabled: str | None
     seen: float | None
+    certificate_ends: float | None = None
     cores: int = 0
     gpus: int = 0
     memory_bytes: int = 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,11 +27,13 @@ from hansa.errors import InputError, RefusedError, RunError, UnreachableError
 from hansa.files import storage_error
 from hansa.record.folder import RunFolder
 from hansa.runtime.authz.certificates import der
+from hansa.runtime.authz.renewal import DAY_S, ends, renew_at
 from hansa.runtime.config import Kit, load_kit
 from hansa.runtime.jobs.build import Signer, build
 from hansa.runtime.protocol.messages import HOLD_S
 from hansa.runtime.store.event import Event
 
+_LOG: Final = logging.getLogger("hansa.admin")
 _PROJECT: Final = "project"
 _LAST: Final = frozenset({"run.ended", "run.deleted"})
 _GROWTH: Final = 64 << 20  # bytes by which a file may have grown since it was listed
@@ -47,6 +51,10 @@ def connect(kit: str | Path, *, patience_s: float = PATIENCE_S) -> Session:
     if found.kind != "admin":
         hint = "people use kits/admin, or the kit of their own name"
         raise InputError("not a person's kit", path=str(found.folder), got=f"the kit of a {found.kind}", hint=hint)
+    chain, now = found.chain(), time.time()
+    if now >= renew_at(chain):
+        hint = "ask the administrator: hansa provision renew; the new certificate.pem goes into your kit"
+        _LOG.warning("certificate.ends name=%s days_left=%.0f hint=%r", found.name, (ends(chain) - now) / DAY_S, hint)
     return Session(Channel(found, patience_s=patience_s, proxy=proxy_of(found, os.environ)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,10 +101,11 @@ def sites(found: Sequence[Site], *, as_json: bool) -> None:
         json({"sites": [msgspec.to_builtins(each) for each in found]})
         return
     rows = [
-        [each.site, each.org, _presence(each), ", ".join(sorted(each.data)), str(each.cores), str(each.gpus), str(len(each.runs))]
+        [each.site, each.org, _presence(each), ", ".join(sorted(each.data)), *map(str, (each.cores, each.gpus, len(each.runs)))]
         for each in found
     ]
-    table(["site", "organisation", "state", "data", "cores", "GPUs", "runs"], rows)
+    rows = [[*row, _left(each.certificate_ends)] for row, each in zip(rows, found, strict=True)]
+    table(["site", "organisation", "state", "data", "cores", "GPUs", "runs", "certificate"], rows)
 
 
 def site(found: Site, *, as_json: bool) -> None:
@@ -114,6 +116,8 @@ def site(found: Site, *, as_json: bool) -> None:
     facts = {"site": found.site, "org": found.org, "state": _presence(found), "last heard": _when(found.seen)}
     facts |= {"cores": str(found.cores), "GPUs": str(found.gpus), "memory": f"{found.memory_bytes / 2**30:.1f} GiB"}
     facts |= {"data": "; ".join(f"{label} {kind}" for label, kind in sorted(found.data.items())), "runs": ", ".join(found.runs)}
+    if (until := found.certificate_ends) is not None:
+        facts |= {"certificate": f"{_left(until)} (until {_when(until)})"}
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:<10} {inert(value)}")
@@ -218,6 +222,14 @@ def _metrics(status: Status) -> str:
     names = sorted(status.metrics, key=lambda name: (name.startswith("train_"), name))
     numbers = {name: status.metrics[name] for name in names[:3]}
     return "  ".join(f"{name} {'nan' if value is None else format(value, '.4g')}" for name, value in numbers.items())
+
+
+def _left(until: float | None) -> str:
+    """The days of a certificate."""
+    if until is None:
+        return ""
+    days = (until - time.time()) / 86_400
+    return "has ended" if days < 0 else f"{days:.0f} days"
 
 
 def _when(at: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hansa.errors import InputError
@@ -20,6 +21,7 @@ from hansa.runtime.authz.certificates import (
     Identity,
     Kind,
     certify,
+    certify_intermediate,
     key_pem,
     make_intermediate,
     make_root,
@@ -28,8 +30,8 @@ from hansa.runtime.authz.certificates import (
     read_key,
 )
 from hansa.runtime.authz.policy import Member
+from hansa.runtime.authz.renewal import write_secret
 from hansa.runtime.authz.signed import new_project_key, public_bytes
-from hansa.runtime.config import write_secret
 
 _CA, _CA_KEY, _PROJECT_KEY = "ca.pem", "ca.key", "project.key"
 _DAYS: Final[dict[Kind, int]] = {"server": YEAR_DAYS, "site": YEAR_DAYS, "admin": YEAR_DAYS, "bootstrap": BOOTSTRAP_DAYS}
@@ -100,6 +102,23 @@ def issue(
     certificate = certify(key.public_key(), identity, secrets.root, now=now, days=_DAYS[kind], hosts=hosts)
     until = certificate.not_valid_after_utc.timestamp()
     return Issued(key_pem(key), pem(certificate), f"{certificate.serial_number:x}", until)
+
+
+def renewed(secrets: Secrets, old: x509.Certificate, who: Identity, *, now: float, hosts: Sequence[str] = ()) -> x509.Certificate:
+    """A certificate for the key of an old one."""
+    return certify(_public_key(old), who, secrets.root, now=now, days=_DAYS[who.kind], hosts=hosts)
+
+
+def renewed_site_authority(secrets: Secrets, old: x509.Certificate, project: str, *, now: float) -> x509.Certificate:
+    """A certificate for the key of the server's CA."""
+    return certify_intermediate(_public_key(old), secrets.root, project, now=now)
+
+
+def _public_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InputError("not a certificate of a project", got=type(key).__name__, hint="hansa provision rotate makes a new kit")
+    return key
 
 
 def site_authority(secrets: Secrets, project: str, *, now: float) -> Authority:

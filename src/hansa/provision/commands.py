@@ -138,11 +138,30 @@ def rotate(
     _tell(changes.rotate(folder, name, now=time.time(), central_keys=central_keys), as_json=as_json)
 
 
+@app.command("renew", epilog="Example: hansa provision renew --dir fed")
+def renew(
+    names: Annotated[list[str] | None, typer.Argument(help="server, or people; else those of which two thirds are over.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every one, due or not.")] = False,
+    folder: Folder = Path(),
+    as_json: Json = False,
+) -> None:
+    """Renew the server's and people's certificates, whose keys stay; sites renew theirs themselves. Made for a timer."""
+    import time
+
+    from hansa.provision import report
+    from hansa.provision.renewals import renew as renew_certificates
+
+    now = time.time()
+    report.tell_renewed(renew_certificates(folder, now=now, names=names or [], every=every), now=now, as_json=as_json)
+
+
 @app.command("unpack", epilog="Example: hansa provision unpack west.zip --out /srv/hansa")
 def unpack(
     kit: Annotated[Path, typer.Argument(help="A kit's zip.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="The folder to make the kit's folder in.")] = Path(),
+    into: Annotated[Path | None, typer.Option("--into", help="A kit of before: replaced, but for what is yours.")] = None,
     as_json: Json = False,
 ) -> None:
     """Open a kit's zip with its one-time password, asked for, or read from a pipe; any program that knows AES zips does as well."""
@@ -151,7 +170,7 @@ def unpack(
     from hansa.provision import kits
 
     password = typer.prompt("Password", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    folder = kits.unpack(kit, out, password=password)
+    folder = kits.unpack(kit, out, password=password) if into is None else kits.replace(kit, into, password=password)
     if as_json:
         _print_json({"folder": str(folder)})
     else:

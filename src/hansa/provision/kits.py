@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import secrets
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from hansa.runtime import config
 from hansa.runtime.authz.certificates import key_pem, pem
 from hansa.runtime.authz.enrolment import Ticket, Tickets, new_ticket
 from hansa.runtime.authz.policy import Member, Policy
+from hansa.runtime.authz.renewal import RENEWED, write_secret
 from hansa.runtime.authz.signed import seal
 
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is read for something else
@@ -118,7 +120,7 @@ def compose(
         later[config.SITE_FILE] = (SITE_TOML + note).encode()
     if member.kind == "server":
         authority = ca.site_authority(keys, project.name, now=now)
-        files[config.SITE_CA_FILE] = pem(authority.certificate)
+        later[config.SITE_CA_FILE] = pem(authority.certificate)
         later[config.SITE_CA_KEY_FILE] = key_pem(authority.key)
         later[config.TICKETS_FILE] = seal(Tickets(tickets=tickets), keys.project_key)
     manifest = config.Manifest(files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
@@ -132,7 +134,7 @@ def write(folder: Path, content: Content) -> None:
     """Write a kit's files into its folder. What its owner has put there (site.toml, data) stays; old keys go."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in (*_ENROLMENT, *_IDENTITY):
+        for name in (*_ENROLMENT, *_IDENTITY, RENEWED):
             if name not in content.files:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -141,7 +143,7 @@ def write(folder: Path, content: Content) -> None:
         if name == config.SITE_FILE and (folder / name).exists():
             continue
         if name in config.SECRET_FILES:
-            config.write_secret(folder / name, data)
+            write_secret(folder / name, data)
         else:
             write_atomic(folder / name, [data])
 
@@ -169,6 +171,50 @@ def unpack(path: Path, out: Path, *, password: str) -> Path:
     Raises:
         InputError: no zip; the folder is there already. RefusedError: the password is wrong, or an entry would land elsewhere.
     """
+    name, files = _opened(path, password)
+    folder = out / name
+    if folder.exists():
+        hint = "--into replaces the kit that stands there, and leaves what is yours in it; or --out another folder"
+        raise InputError("the folder is there already", path=str(folder), hint=hint)
+    write(folder, Content(files, ()))
+    return folder
+
+
+def replace(path: Path, folder: Path, *, password: str) -> Path:
+    """The folder of a kit of before, with the files of the zip: for a certificate that has ended or was revoked.
+
+    What its owner put there stays: site.toml, loaders, `state`. Cut off, it may be repeated.
+
+    Raises:
+        InputError: no zip, or no kit in the folder. RefusedError: the password is wrong; another project's, or another party's kit.
+    """
+    _, files = _opened(path, password)
+    facts = {"project": config.PROJECT_KEY_FILE, "name": config.KIT_FILE}
+    try:
+        old = {fact: (folder / file).read_bytes() for fact, file in facts.items()}
+    except FileNotFoundError as error:
+        raise InputError("no start-up kit", path=str(folder), hint="name the folder that holds kit.toml") from error
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if old["project"] != files.get(config.PROJECT_KEY_FILE):
+        raise RefusedError("the kits are of two projects", path=str(folder), hint="unpack the new one with --out")
+    if _named(old["name"]) != _named(files.get(config.KIT_FILE, b"")):
+        got = "{} for {}".format(_named(files.get(config.KIT_FILE, b"")), _named(old["name"]))
+        raise RefusedError("the kits are of two parties", path=str(folder), got=got, hint="unpack the new one with --out")
+    write(folder, Content(files, ()))
+    return folder
+
+
+def _named(kit: bytes) -> str:
+    try:
+        content = tomllib.loads(kit.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"kit.toml cannot be read: {error}", hint="unpack the kit anew") from error
+    return f"{content.get('kind')} {content.get('name')}"
+
+
+def _opened(path: Path, password: str) -> tuple[str, dict[str, bytes]]:
+    """The name of the kit in a zip, and its files."""
     try:
         with pyzipper.AESZipFile(path) as archive:
             archive.setpassword(password.encode())
@@ -185,11 +231,7 @@ def unpack(path: Path, out: Path, *, password: str) -> Path:
         raise InputError(f"not a kit: {error}", path=str(path), hint="a damaged download? fetch it again") from error
     except RuntimeError as error:  # the library's word for a wrong password
         raise RefusedError("the password does not open the kit", path=str(path), hint="passwords are case-sensitive") from error
-    folder = out / names[0][0]
-    if folder.exists():
-        raise InputError("the folder is there already", path=str(folder), hint="--out another folder, or move this one away")
-    write(folder, Content(files, ()))
-    return folder
+    return names[0][0], files
 
 
 def write_public(folder: Path, policy: Policy, tickets: tuple[Ticket, ...], keys: ca.Secrets) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -15,6 +16,7 @@ from hansa.files import write_atomic
 from hansa.provision.foreign.keys import Line
 from hansa.provision.foreign.migrate import SUFFIXES, migrate
 from hansa.provision.project import Project, read_project, to_toml
+from hansa.provision.renewals import Paper
 from hansa.runtime.authz.policy import Role
 
 _FATES: Final = {"became": "=", "not used": "-", "decide": "?", "unknown": "!"}
@@ -86,6 +88,31 @@ def tell_open(found: Found, out: Path) -> None:
 def rows(found: Found) -> list[dict[str, Any]]:
     """What became of each key, for JSON."""
     return [{"file": line.file, "key": line.key, "value": line.value, "fate": line.fate, "text": line.text} for line in found.lines]
+
+
+def tell_renewed(papers: Sequence[Paper], *, now: float, as_json: bool) -> None:
+    """Print until when certificates are good, which are new, and where those have to go."""
+    if as_json:
+        told = [
+            {"name": each.name, "what": each.what, "until": each.until, "renewed": each.renewed, "due": each.due} for each in papers
+        ]
+        typer.echo(msgspec.json.encode({"certificates": told}).decode())
+        return
+    for each in papers:
+        state = "renewed" if each.renewed else "DUE" if each.due else ""
+        until = datetime.fromtimestamp(each.until, UTC)
+        left = f"{(each.until - now) / 86_400:.0f} days left" if each.until > now else "has ended"
+        typer.echo(f"{each.name or 'project':<20} {each.what:<12} {until:%Y-%m-%d}  {left:<16} {state}".rstrip())
+    new = [each.file for each in papers if each.renewed and each.file is not None]
+    if new:
+        typer.echo("\nCopy these (no secrets) into kits that are in use elsewhere; a running server takes its own in at once:")
+        for file in new:
+            typer.echo(f"  {file}")
+    for each in papers:
+        if each.due and each.what == "project CA":
+            typer.echo("\nA project's CA is not renewed: provision a new folder, with new kits for everybody, before it ends.")
+        elif each.due and each.file is None:
+            typer.echo(f"\nThe kit of {each.name} is not in this folder: hansa provision rotate {each.name}")
 
 
 def _table(lines: Sequence[Line]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.errors import ConfigError, IdentityError, InputError
@@ -19,6 +18,7 @@ from hansa.files import storage_error, write_atomic
 from hansa.runtime.authz.certificates import Authority, key_pem, new_key, read_key
 from hansa.runtime.authz.enrolment import Tickets
 from hansa.runtime.authz.policy import Role
+from hansa.runtime.authz.renewal import RENEWED, check_pair, settle, write_secret
 from hansa.runtime.authz.signed import Document, unseal
 from hansa.runtime.toml import read_toml
 
@@ -33,7 +33,7 @@ FRONT_CA_FILE: Final = "front-ca.pem"
 SITE_CA_FILE, SITE_CA_KEY_FILE = "site-ca.pem", "site-ca.key"
 BOOTSTRAP_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE = "bootstrap.pem", "bootstrap.key", "token"
 PROXY_LOGIN_FILE: Final = "proxy.login"  # its owner's, as site.toml is
-SECRET_FILES: Final = (KEY_FILE, SITE_CA_KEY_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE, PROXY_LOGIN_FILE)
+SECRET_FILES: Final = (KEY_FILE, SITE_CA_KEY_FILE, BOOTSTRAP_KEY_FILE, TOKEN_FILE, RENEWED, PROXY_LOGIN_FILE)
 _ANEW: Final = "unpack the kit anew, or ask the project's administrator for a new one"
 
 Trust = Literal["project", "front", "system"]
@@ -161,8 +161,19 @@ class Kit:
         return _private_key(self.folder / BOOTSTRAP_KEY_FILE), _certificates(self.folder / BOOTSTRAP_FILE), token
 
     def site_ca(self) -> Authority:
-        """The server's CA for sites' certificates."""
-        return Authority(_certificates(self.folder / SITE_CA_FILE)[0], _private_key(self.folder / SITE_CA_KEY_FILE))
+        """The server's CA for sites' certificates.
+
+        Raises:
+            IdentityError: `tampered`: the project's CA did not make it. `wrong_key`: it has another key.
+        """
+        path = self.folder / SITE_CA_FILE
+        certificate, key = _certificates(path)[0], _private_key(self.folder / SITE_CA_KEY_FILE)
+        try:
+            certificate.verify_directly_issued_by(self.ca_certificate())
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise IdentityError("tampered", "not a CA of this project", path=str(path), hint=_ANEW) from error
+        check_pair(key, certificate, path)
+        return Authority(certificate, key)
 
     def tickets(self) -> Tickets:
         """The server's tickets, as provisioning signed them; read anew when the file changes.
@@ -194,6 +205,7 @@ def load_kit(folder: str | Path) -> Kit:
             raise IdentityError("tampered", "a file of the kit was altered", path=str(place / name), hint=_ANEW)
     for name in SECRET_FILES:
         _check_private(place / name)
+    settle(place / KEY_FILE, place / CERTIFICATE_FILE)
     content = read_toml(place / KIT_FILE, KitFile)
     kit = Kit(
         kind=content.kind,
@@ -210,7 +222,7 @@ def load_kit(folder: str | Path) -> Kit:
         server=content.server,
     )
     if kit.enrolled:
-        _check_pair(kit.private_key(), kit.chain()[0], kit.certificate)
+        check_pair(kit.private_key(), kit.chain()[0], kit.certificate)
     return kit
 
 
@@ -230,29 +242,10 @@ def save_certificate(kit: Kit, pem: str) -> None:
     Raises:
         IdentityError: `wrong_key`: the certificate is for another key; what stood still stands.
     """
-    _check_pair(kit.private_key(), x509.load_pem_x509_certificate(pem.encode()), kit.certificate)
+    check_pair(kit.private_key(), x509.load_pem_x509_certificate(pem.encode()), kit.certificate)
     write_atomic(kit.certificate, [pem.encode()])
     for name in (TOKEN_FILE, BOOTSTRAP_KEY_FILE):
         (kit.folder / name).unlink(missing_ok=True)
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that at no moment anybody else can read, whole or not at all.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise storage_error(error, path, size=len(data)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:
@@ -272,11 +265,6 @@ def _hex_key(text: bytes, path: Path) -> bytes:
     if len(key) != 32:
         raise IdentityError("tampered", "not a project key", path=str(path), expected="64 hexadecimal digits", hint=_ANEW)
     return key
-
-
-def _check_pair(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, path: Path) -> None:
-    if certificate.public_key() != key.public_key():
-        raise IdentityError("wrong_key", "the certificate and the key do not belong together", path=str(path), hint=_ANEW)
 
 
 def _check_private(path: Path) -> None:

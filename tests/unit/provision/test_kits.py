@@ -102,3 +102,34 @@ def test_a_kit_is_not_unpacked_over_another(made: dict[str, Made], tmp_path: Pat
     kits.unpack(path, tmp_path, password=password)
     with pytest.raises(InputError, match="there already"):
         kits.unpack(path, tmp_path, password=password)
+
+
+def test_a_new_kit_takes_an_old_ones_place_and_leaves_what_is_the_sites(made: dict[str, Made], tmp_path: Path) -> None:
+    path, password = zipped(made, "north")
+    folder = kits.unpack(path, tmp_path, password=password)
+    (folder / "site.toml").write_text("[data]\n")
+    (folder / "data.py").write_text("x = 1\n")
+    (folder / "state").mkdir()
+    for name in ("certificate.pem", "key.pem", "renewed.pem"):  # of before: they are of no use any more
+        (folder / name).write_text("old")
+    assert kits.replace(path, folder, password=password) == folder
+    assert (folder / "site.toml").read_text() == "[data]\n"
+    assert sorted(each.name for each in folder.iterdir() if each.name in ("state", "data.py")) == ["data.py", "state"]
+    kit = load_kit(folder)
+    assert (kit.name, kit.enrolled) == ("north", False)
+    kit.bootstrap()
+
+
+def test_a_kit_takes_the_place_of_its_own_kind_only(made: dict[str, Made], tmp_path: Path) -> None:
+    path, password = zipped(made, "north")
+    folder = kits.unpack(path, tmp_path, password=password)
+    other, its = zipped(made, "south")
+    with pytest.raises(RefusedError, match="two parties"):
+        kits.replace(other, folder, password=its)
+    with pytest.raises(InputError, match="no start-up kit"):
+        kits.replace(path, tmp_path, password=password)
+    with pytest.raises(RefusedError, match="does not open"):
+        kits.replace(path, folder, password="wrong")  # noqa: S106
+    (folder / "project.pub").write_text("00" * 32)
+    with pytest.raises(RefusedError, match="two projects"):
+        kits.replace(path, folder, password=password)

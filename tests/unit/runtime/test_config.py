@@ -13,6 +13,7 @@ from hansa.errors import ConfigError, HansaError, IdentityError, InputError
 from hansa.runtime.authz.certificates import check_chain, der, signing_request
 from hansa.runtime.authz.enrolment import enrol
 from hansa.runtime.authz.policy import read_policy
+from hansa.runtime.authz.renewal import write_secret
 from hansa.runtime.config import (
     Kit,
     SiteConfig,
@@ -22,7 +23,6 @@ from hansa.runtime.config import (
     load_site,
     save_certificate,
     site_key,
-    write_secret,
 )
 
 

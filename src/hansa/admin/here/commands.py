@@ -94,6 +94,28 @@ def site_enroll(kit: KitFolder, *, as_json: Json = False) -> None:
         typer.echo(f"{found.name} is enrolled, certificate {serial}\nNext: hansa preflight {kit}, then hansa site start {kit}")
 
 
+@site.command("renew", epilog="Example: hansa site renew kits/north")
+def site_renew(
+    kit: KitFolder,
+    *,
+    keep_key: Annotated[bool, typer.Option("--keep-key", help="For the key that it has, instead of a new one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Renew this site's certificate now. Its agent does that by itself: this is for a site that seldom runs."""
+    import os
+
+    from hansa.admin.here.enrolling import renew
+    from hansa.runtime.config import load_kit
+
+    found = load_kit(kit)
+    renew(found, environment=os.environ, keep_key=keep_key)
+    until = found.chain()[0].not_valid_after_utc
+    if as_json:
+        _print_json({"site": found.name, "serial": f"{found.chain()[0].serial_number:x}", "until": until.isoformat()})
+    else:
+        typer.echo(f"{found.name} has a new certificate, good until {until:%Y-%m-%d %H:%M} UTC")
+
+
 @site.command("policy", epilog="Example: hansa site policy kits/north")
 def site_policy(kit: KitFolder, *, as_json: Json = False) -> None:
     """What a site offers and permits, as its site.toml is understood."""

@@ -1,4 +1,4 @@
-"""A site's first certificate: its key is made here, and only a signing request leaves."""
+"""A site's certificates, the first and the next: the key is made here, and only a signing request leaves."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import contextlib
 import time
 from collections.abc import Mapping
 
+from hansa.admin.channel import Channel
 from hansa.admin.wire import Wire, proxy_of
+from hansa.errors import InputError
+from hansa.runtime.authz import renewal
 from hansa.runtime.authz.certificates import der, signing_request
 from hansa.runtime.config import BOOTSTRAP_FILE, BOOTSTRAP_KEY_FILE, Kit, save_certificate, site_key
-from hansa.runtime.protocol.messages import Enrol, Enrolled, encode
+from hansa.runtime.protocol.messages import Enrol, Enrolled, Renew, encode
 from hansa.runtime.protocol.session import proof
 
 _PATH = "/v1/enroll"
+_RENEW = "/v1/renew"
 
 
 def enroll(kit: Kit, *, environment: Mapping[str, str]) -> None:
@@ -33,3 +37,18 @@ def enroll(kit: Kit, *, environment: Mapping[str, str]) -> None:
         headers = {"DPoP": shown, "Content-Type": "application/json"}
         made = wire.ask("POST", _PATH, Enrolled, content=encode(asked), headers=headers)
     save_certificate(kit, made.certificate)
+
+
+def renew(kit: Kit, *, environment: Mapping[str, str], keep_key: bool = False) -> None:
+    """Ask for the site's next certificate with the one it has, for a new key unless `keep_key`, and store it in the kit.
+
+    Raises:
+        InputError: not a site's kit. IdentityError: the server says no, or the certificate has ended. UnreachableError.
+    """
+    if kit.kind != "site" or not kit.enrolled:
+        hint = "enrol it first: hansa site enroll KIT" if kit.kind == "site" else "people's and the server's: hansa provision renew"
+        raise InputError("not the kit of a site that has a certificate", path=str(kit.folder), got=kit.kind, hint=hint)
+    asked = renewal.ask(kit.name, kit.private_key(), keep_key=keep_key)
+    with contextlib.closing(Channel(kit, proxy=proxy_of(kit, environment))) as channel:
+        made = channel.ask("POST", _RENEW, Enrolled, body=Renew(csr=asked.csr))
+    renewal.replace(kit.key, kit.certificate, asked, made.certificate)

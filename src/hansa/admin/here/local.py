@@ -18,6 +18,7 @@ from hansa.files import write_atomic
 from hansa.provision.changes import provision
 from hansa.provision.kits import SITE_TOML
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site, to_toml
+from hansa.provision.renewals import renew
 from hansa.provision.state import load_roster
 from hansa.runtime import sandbox
 from hansa.runtime.authz.policy import Rules
@@ -88,6 +89,7 @@ def prepare(folder: Path, data: Source, *, sites: int | None, port: int = 0) -> 
         raise InputError("the folder holds another federation", path=str(folder), got=f"{len(before.sites)} sites", hint=hint)
     project = before or _project(total, port or _free_port())
     provision(project, folder, now=time.time(), central_keys=True, zips=False)
+    renew(folder, now=time.time())
     write_atomic(folder / "project.toml", [f"{_OURS}: a federation on this machine alone\n{to_toml(project)}".encode()])
     roster = load_roster(folder / "state")
     names = [site.name for site in project.sites]

@@ -17,13 +17,21 @@ from hansa.admin.channel import Channel
 from hansa.admin.wire import proxy_of
 from hansa.errors import ConfigError, HansaError, IdentityError
 from hansa.runtime import sandbox
+from hansa.runtime.authz.renewal import DAY_S, ends, renew_at
 from hansa.runtime.config import Kit, ServerSettings, SiteConfig, is_place, load_kit, load_site
 
 KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
-RENEW_DAYS: Final = 14.0
 SKEW_S: Final = 30.0  # at 60 s the server refuses
 FREE_BYTES: Final = 2 << 30
 OPEN_FILES: Final = 1_024
+_MENDS: Final = {  # by kind of kit, and whether the certificate is still good
+    ("site", True): "its agent renews it while it runs; or now: hansa site renew KIT",
+    ("site", False): "ask the administrator: hansa provision rotate {}; then hansa provision unpack NEW.zip --into this folder",
+    ("server", True): "at the provisioning folder: hansa provision renew",
+    ("server", False): "at the provisioning folder: hansa provision renew {}; then copy certificate.pem into this kit",
+    ("admin", True): "ask the administrator: hansa provision renew; the new certificate.pem goes into this kit",
+    ("admin", False): "ask the administrator: hansa provision renew {}; the new certificate.pem goes into this kit",
+}
 _OF_IDENTITY: Final = {"revoked", "unknown_name", "wrong_project", "token_expired"}  # what the server says of the kit
 
 
@@ -48,6 +56,7 @@ def look(folder: Path) -> Iterator[Check]:
     yield Check("kit", KIT, True, f"{kit.kind} {kit.name} of {kit.org}, project {kit.project}; every file is as it was signed")
     yield _certificate(kit)
     if kit.kind == "server":
+        yield from _authorities(kit)
         yield _port(kit)
     elif kit.enrolled:
         yield from _server(kit)
@@ -62,16 +71,37 @@ def look(folder: Path) -> Iterator[Check]:
 def _certificate(kit: Kit) -> Check:
     name = "certificate"
     if not kit.enrolled:
-        return Check(name, CERTIFICATE, False, "the kit has none yet", f"hansa site enroll {kit.folder}")
-    ends = min(each.not_valid_after_utc.timestamp() for each in (*kit.chain(), kit.ca_certificate()))
-    begins = kit.chain()[0].not_valid_before_utc.timestamp()
-    days = (ends - time.time()) / 86_400
-    if begins > time.time():
+        return _bootstrap(kit)
+    chain, now = (*kit.chain(), kit.ca_certificate()), time.time()
+    days = (ends(chain) - now) / DAY_S
+    if chain[0].not_valid_before_utc.timestamp() > now:
         return Check(name, CERTIFICATE, False, "it is not valid yet", "set this machine's clock by NTP")
     if days < 0:
-        return Check(name, CERTIFICATE, False, f"it ended {-days:.0f} days ago", f"hansa provision rotate {kit.name}")
-    soon = f"ask for a new kit soon: hansa provision rotate {kit.name}" if days < RENEW_DAYS else ""
-    return Check(name, CERTIFICATE, True, f"{days:.0f} days left", soon)
+        return Check(name, CERTIFICATE, False, f"it ended {-days:.1f} days ago", _MENDS[kit.kind, False].format(kit.name))
+    return Check(name, CERTIFICATE, True, f"{days:.0f} days left", _MENDS[kit.kind, True] if now >= renew_at(chain) else "")
+
+
+def _bootstrap(kit: Kit) -> Check:
+    """A kit that is not enrolled yet: for how long it can be."""
+    try:
+        _, chain, _ = kit.bootstrap()
+    except HansaError as error:
+        return _failed("certificate", CERTIFICATE, error)
+    hours = (ends(chain) - time.time()) / 3_600
+    if hours < 0:
+        told = f"not enrolled, and its one-time token ended {-hours:.1f} hours ago"
+        return Check("certificate", CERTIFICATE, False, told, _MENDS["site", False].format(kit.name))
+    told = f"not enrolled yet; its one-time token is good for {hours:.1f} hours more"
+    return Check("certificate", CERTIFICATE, False, told, f"hansa site enroll {kit.folder}")
+
+
+def _authorities(kit: Kit) -> Iterator[Check]:
+    """Of a server: its CA for sites, and the project's own."""
+    ca, now = kit.ca_certificate(), time.time()
+    for name, chain in (("site CA", (kit.site_ca().certificate, ca)), ("project CA", (ca,))):
+        days = (ends(chain) - now) / DAY_S
+        mend = _MENDS["server", True] if name == "site CA" else "provision a new folder, with new kits, before it ends"
+        yield Check(name, CERTIFICATE, days >= 0, f"{days:.0f} days left", mend if now >= renew_at(chain) else "")
 
 
 def _server(kit: Kit) -> Iterator[Check]:

@@ -119,18 +119,24 @@ def make_root(project: str, *, now: float, days: int = ROOT_DAYS) -> Authority:
         raise InputError("a project CA lives at most five years", got=f"{days} days")
     key = new_key()
     name = _subject(f"{project} CA", project, "ca")
-    builder = _authority_builder(name, name, key, depth=1, now=now, until=now + days * 86_400.0)
+    builder = _authority_builder(name, name, key.public_key(), depth=1, now=now, until=now + days * 86_400.0)
     return Authority(builder.add_extension(_key_id(key), critical=False).sign(key, hashes.SHA256()), key)
 
 
 def make_intermediate(root: Authority, project: str, *, now: float, days: int = YEAR_DAYS) -> Authority:
     """A new CA below the root, for the server: it makes sites' certificates and nothing else."""
     key = new_key()
+    return Authority(certify_intermediate(key.public_key(), root, project, now=now, days=days), key)
+
+
+def certify_intermediate(
+    key: ec.EllipticCurvePublicKey, root: Authority, project: str, *, now: float, days: int = YEAR_DAYS
+) -> x509.Certificate:
+    """A certificate for the key of the server's CA."""
     name = _subject(f"{project} site CA", project, "site-ca")
     until = min(now + days * 86_400.0, root.certificate.not_valid_after_utc.timestamp())
     builder = _authority_builder(name, root.certificate.subject, key, depth=0, now=now, until=until)
-    certificate = builder.add_extension(_key_id(root.key), critical=False).sign(root.key, hashes.SHA256())
-    return Authority(certificate, key)
+    return builder.add_extension(_key_id(root.key), critical=False).sign(root.key, hashes.SHA256())
 
 
 def certify(
@@ -302,19 +308,19 @@ def _refuse(path: list[x509.Certificate], error: verification.VerificationError,
 
 
 def _authority_builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, depth: int, now: float, until: float
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, depth: int, now: float, until: float
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(_date(now - SKEW_S))
         .not_valid_after(_date(until))
         .add_extension(x509.BasicConstraints(ca=True, path_length=depth), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

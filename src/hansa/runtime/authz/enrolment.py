@@ -63,9 +63,14 @@ class Enrolment:
     ticket: Ticket | None
 
     @property
-    def certificate_pem(self) -> str:
+    def certified(self) -> tuple[x509.Certificate, ...]:
         """The certificate, then its intermediates."""
-        return pem(self.certificate, *self.chain).decode()
+        return (self.certificate, *self.chain)
+
+    @property
+    def certificate_pem(self) -> str:
+        """The same as PEM."""
+        return pem(*self.certified).decode()
 
 
 def new_ticket(site: str, *, generation: int, now: float) -> tuple[str, Ticket]:
@@ -135,6 +140,9 @@ def renew(csr: str, *, identity: Identity, policy: Policy, authority: Authority,
 def _certify(
     key: ec.EllipticCurvePublicKey, member: Member, project: str, authority: Authority, now: float, ticket: Ticket | None
 ) -> Enrolment:
+    if (until := authority.certificate.not_valid_after_utc.timestamp()) <= now:
+        got, hint = f"{(now - until) / 86_400:.1f} days ago", "the project's administrator types `hansa provision renew`"
+        raise IdentityError("expired", "the server's CA for sites has ended", got=got, hint=hint)
     site = Identity(name=member.name, kind="site", org=member.org, project=project, generation=member.generation)
     certificate = certify(key, site, authority, now=now, days=SITE_DAYS)
     serial = f"{certificate.serial_number:x}"

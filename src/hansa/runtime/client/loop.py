@@ -17,18 +17,18 @@ from typing import Any, Final
 
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
 from hansa.files import write_atomic
-from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.policy import read_policy
 from hansa.runtime.client.outbox import Key, Outbox
 from hansa.runtime.client.part import Part
 from hansa.runtime.client.places import Places, Seen
+from hansa.runtime.client.renewing import credentials_of, keep_renewed
 from hansa.runtime.client.site import Site
 from hansa.runtime.client.workplace import Item
 from hansa.runtime.config import POLICY_FILE, Kit, load_kit, load_site
 from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, LOST_AFTER_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of
-from hansa.runtime.transport.http import Connection, Credentials
+from hansa.runtime.transport.http import Connection
 from hansa.runtime.transport.way import proxy_for
 
 _LOG: Final = logging.getLogger("hansa.site")
@@ -97,18 +97,6 @@ async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[s
             await Agent(site, ready).serve()
 
 
-def credentials_of(kit: Kit) -> Credentials:
-    """Who the kit says that asks, and whom."""
-    return Credentials(
-        url=kit.url,
-        ca=kit.trusted,
-        certificate=kit.certificate if kit.direct else None,
-        key_file=kit.key if kit.direct else None,
-        chain=der(*kit.chain()),
-        key=kit.private_key(),
-    )
-
-
 class Agent:
     """Owns the parts in all runs, the poll and the heartbeat."""
 
@@ -132,6 +120,7 @@ class Agent:
                     self._part(kept.key.run)
                 self._group.create_task(self._poll())
                 self._group.create_task(self._beat())
+                self._group.create_task(keep_renewed(self._site.kit, self._site.connection))
         except BaseExceptionGroup as group:
             raise _first(group) from None
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hansa.errors import StorageError, VersionError
-from hansa.files import storage_error
+from hansa.files import storage_error, sync_folder
 from hansa.runtime.store.blob import require_digest
-from hansa.runtime.store.disk import Claim, sync_folder
+from hansa.runtime.store.disk import Claim
 from hansa.runtime.store.event import canonical
 
 SCHEMA_VERSION: Final = 1

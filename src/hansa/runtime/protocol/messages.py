@@ -2,6 +2,7 @@
 
     site -> server                              answer
     POST /v1/enroll     Enrol                   Enrolled        bootstrap certificate only
+    POST /v1/renew      Renew                   Enrolled        the next certificate, asked for with the one that ends
     POST /v1/token      (proof in the header)   Token           5 minutes, bound to the key (RFC 9449)
     POST /v1/hello      Hello                   Welcome         versions, the site's slot-independent facts
     GET  /v1/work?after=N&hold_s=25             Work            long poll: what is new for this site since event N
@@ -45,6 +46,12 @@ class Enrol(Message, frozen=True):
 
     csr: str
     token: str
+
+
+class Renew(Message, frozen=True):
+    """A certificate signing request of a site that has a certificate."""
+
+    csr: str
 
 
 class Enrolled(Message, frozen=True):

@@ -30,8 +30,8 @@ run.started run.ready task.opened task.started result task.lost task.closed roun
 run.ended. `round` carries a line of metrics.jsonl as "record".
 line: {"site", "kind": "metric" or "log", "at", "task", "round", "step", "of", "values": {name: number}, "level", "logger", "text"}.
 Events and lines are held until there is one, at most 25 s; log lines are for those who may download the run.
-site: {"site", "org", "online", "disabled": null | reason, "seen": s | null, "cores", "gpus", "memory_bytes", "data": {label: type},
-"runs": [id, ..]}
+site: {"site", "org", "online", "disabled": null | reason, "seen": s | null, "certificate_ends": s | null, "cores", "gpus",
+"memory_bytes", "data": {label: type}, "runs": [id, ..]}
 link: an event as it is chained: {"id", "stream", "seq", "kind", "at", "data", "prev", "hash"}. Streams: project, run/ID.
 A refusal is application/problem+json: {"title", "status", "code", "detail", "hint"} (messages.Problem).
 """
@@ -57,6 +57,7 @@ from prometheus_client.registry import Collector
 from hansa.errors import HansaError, IdentityError, InputError, RefusedError, StorageError
 from hansa.runtime.protocol.messages import PROBLEM, Problem, encode
 from hansa.runtime.server import api, site_api
+from hansa.runtime.server.papers import Papers
 from hansa.runtime.server.people import NotThereError, People
 from hansa.runtime.server.views import Health
 from hansa.runtime.store.blob import DigestError, MissingBlobError, OffsetError
@@ -80,12 +81,13 @@ class Served:
     people: People
     project: str
     names: bool  # whether /metrics tells of runs and sites by name: only where TLS asks everybody for a certificate
+    papers: Papers
 
 
 def make_app(served: Served) -> Litestar:
     """The ASGI application."""
     registry = CollectorRegistry()
-    registry.register(_Numbers(served.people, names=served.names))
+    registry.register(_Numbers(served.people, served.papers, names=served.names))
     return Litestar(
         route_handlers=[health, metrics, *site_api.HANDLERS, *api.HANDLERS],
         state=State({"people": served.people, "door": served.people.door, "registry": registry, "project": served.project}),
@@ -112,8 +114,8 @@ def metrics(state: State) -> Response[bytes]:
 class _Numbers(Collector):
     """The server's numbers, counted when they are asked for; `names`: those of each run and site, too."""
 
-    def __init__(self, people: People, *, names: bool) -> None:
-        self._people, self._names = people, names
+    def __init__(self, people: People, papers: Papers, *, names: bool) -> None:
+        self._people, self._papers, self._names = people, papers, names
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All of them."""
@@ -130,6 +132,14 @@ class _Numbers(Collector):
             yield from self._of_sites()
         free = self._people.inbox.blobs.free_bytes
         yield states
+        papers = GaugeMetricFamily(
+            "hansa_certificate_ends_seconds", "When the server's certificates end, since 1970.", labels=["what"]
+        )
+        for paper in self._papers.all():
+            papers.add_metric([paper.what], paper.until)
+        yield papers
+        first = self._people.first_end()
+        yield GaugeMetricFamily("hansa_site_certificates_end_seconds", "When the first one ends, since 1970; 0: none.", value=first)
         yield GaugeMetricFamily("hansa_sites_online", "Sites heard of within 30 s.", value=online)
         yield GaugeMetricFamily("hansa_runs_live", "Runs whose process is up.", value=self._people.scheduler.live)
         yield GaugeMetricFamily("hansa_events", "Events committed.", value=book.last)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from cryptography import x509
 
 from hansa.errors import HansaError, RefusedError
 from hansa.runtime.audit.chain import entry
 from hansa.runtime.authz.certificates import Identity, check_chain
-from hansa.runtime.authz.enrolment import Ticket, enrol
+from hansa.runtime.authz.enrolment import Enrolment, Ticket, enrol, renew
 from hansa.runtime.authz.policy import Member, Policy, read_policy
+from hansa.runtime.authz.renewal import ends
 from hansa.runtime.authz.rights import permits
 from hansa.runtime.config import POLICY_FILE, Kit
-from hansa.runtime.protocol.messages import TOKEN_S, Enrol, Enrolled, Token
+from hansa.runtime.protocol.messages import TOKEN_S, Enrol, Enrolled, Renew, Token
 from hansa.runtime.protocol.session import Seen, check_proof, check_token, issue, new_secret
 from hansa.runtime.server.inbox import Inbox
 from hansa.runtime.server.state import PROJECT
@@ -59,6 +61,7 @@ class Door:
         self.document = kit.policy  # the policy as the project signed it, for sites to check
         self._stamp = self._file_stamp()
         self.on_roster: Callable[[], None] = lambda: None
+        self.certified: dict[str, float] = {}  # sites, and until when: as they last asked for a token
 
     def token(self, method: str, path: str, proof: str | None) -> Token:
         """A token for who shows a certificate of this project and its key.
@@ -70,6 +73,8 @@ class Door:
         proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
         identity = check_chain(proved.chain, self._ca, now=now)
         self.policy.admit(identity)
+        if identity.kind == "site":
+            self.certified[identity.name] = ends([x509.load_der_x509_certificate(each) for each in proved.chain])
         text = issue(self._secret, identity=identity, thumbprint=proved.thumbprint, now=now)
         return Token(token=text, expires_in=TOKEN_S, server_time=now)
 
@@ -134,8 +139,25 @@ class Door:
                 "serial": made.identity.serial,
                 "hash": made.ticket.hash,
                 "used_for": made.ticket.used_for,
+                "until": ends(made.certified),
             }
             await self._inbox.commit({PROJECT: [Entry("site.enrolled", data)]})
+        return self._given(made)
+
+    async def renew(self, asker: Asker, asked: Renew) -> Enrolled:
+        """A site's next certificate, asked for with the one it has.
+
+        Raises:
+            IdentityError: says which fault it is.
+        """
+        now = time.time()
+        made = renew(asked.csr, identity=asker.identity, policy=self.policy, authority=self._kit.site_ca(), now=now)
+        data = {"site": asker.name, "serial": made.identity.serial, "until": ends(made.certified)}
+        await self._inbox.commit({PROJECT: [Entry("site.renewed", data)]})
+        return self._given(made)
+
+    def _given(self, made: Enrolment) -> Enrolled:
+        self.certified[made.identity.name] = ends(made.certified)
         return Enrolled(certificate=made.certificate_pem, chain=self._kit.ca.read_text())
 
     async def watch(self, stop: asyncio.Event) -> None:

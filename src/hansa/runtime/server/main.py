@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.server.embed import Server
 
 from hansa.errors import InputError, UnreachableError
@@ -23,6 +23,7 @@ from hansa.runtime.server.app import Served, make_app
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
 from hansa.runtime.server.live import Live
+from hansa.runtime.server.papers import Papers
 from hansa.runtime.server.people import People
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
@@ -88,8 +89,10 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             progresses = Progresses(book, inbox.bells, inbox.give_up)
             scheduler.on_end = live.forget
             people = People(door, inbox, events, scheduler, presence, places, live, progresses, kit.ca_certificate())
-            server = _granian(kit, settings, port, make_app(Served(people, kit.project, names=kit.direct)))
-            await _until(stop, server, [each.watch(stop) for each in (door, presence, progresses, scheduler)], kit, port, ready)
+            papers = Papers(kit, inbox, lambda: server.swap(kit, settings))
+            server = _granian(kit, settings, port, make_app(Served(people, kit.project, names=kit.direct, papers=papers)))
+            watched = (door, presence, progresses, scheduler, papers)
+            await _until(stop, server, [each.watch(stop) for each in watched], kit, port, ready)
             inbox.hang_up()
             await scheduler.close()
             await _stopped(server)
@@ -123,6 +126,14 @@ class _Embedded(Server):
     """The HTTP server, with the task that it runs in."""
 
     running: asyncio.Task[None]
+
+    def swap(self, kit: Kit, settings: ServerSettings) -> None:
+        """Serve new connections with the kit's certificate as it is now; what is under way ends as it began."""
+        if not settings.tls:
+            return
+        ca = kit.ca if kit.direct else None
+        self.build_ssl_context(kit.certificate, kit.key, None, SSLProtocols.tls13, ca, [], kit.direct)
+        self.reload()  # type: ignore[no-untyped-call]  # granian annotates only a part of itself
 
 
 async def _until(

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from hansa.errors import InputError, RefusedError
 from hansa.runtime.authz.author import check_author
-from hansa.runtime.authz.policy import Policy
+from hansa.runtime.authz.policy import Member, Policy
 from hansa.runtime.authz.rights import permits
 from hansa.runtime.jobs.bundle import open_bundle
 from hansa.runtime.manifest import Manifest
@@ -215,7 +215,20 @@ class People:
         await self.door.require(asker, "site.list", "sites")
         now = self.inbox.clock.now()
         members = [member for member in self.door.policy.members if member.kind == "site"]
-        return [site_view(member, self.inbox.book, self.presence, now) for member in members]
+        return [self._site_view(member, now) for member in members]
+
+    def first_end(self) -> float:
+        """When the first certificate of a site ends that is in the roster, in seconds since 1970; 0 if none is known."""
+        gone = {entry.name for entry in self.door.policy.revoked}
+        sites = [each.name for each in self.door.policy.members if each.kind == "site" and each.name not in gone]
+        return min((end for name in sites if (end := self._certified(name)) is not None), default=0.0)
+
+    def _certified(self, site: str) -> float | None:
+        """Until when the site's certificate is good, as far as is known: as it last showed it, or got it from here."""
+        return self.door.certified.get(site) or self.inbox.book.site(site).certified
+
+    def _site_view(self, member: Member, now: float) -> SiteView:
+        return site_view(member, self.inbox.book, self.presence, now, self._certified(member.name))
 
     async def switch(self, asker: Asker, name: str, *, on: bool, reason: str) -> SiteView:
         """Work with a site, or do not: what it was asked is then given up."""
@@ -229,7 +242,7 @@ class People:
         await self.inbox.commit({PROJECT: [self.door.permitted(asker, command, name), Entry(kind, data)]})
         if not on:
             self.inbox.lose(name, "disabled")
-        return site_view(member, self.inbox.book, self.presence, self.inbox.clock.now())
+        return self._site_view(member, self.inbox.clock.now())
 
     async def audit(self, asker: Asker, stream: str, after: int) -> Audit:
         """A stream of the record, as it is chained."""

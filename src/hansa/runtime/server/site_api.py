@@ -24,6 +24,7 @@ from hansa.runtime.protocol.messages import (
     Hello,
     Message,
     Notes,
+    Renew,
     Result,
     Welcome,
     Work,
@@ -116,6 +117,14 @@ async def enroll(request: Asked) -> Response[bytes]:
     """A site's certificate for its one-time token."""
     asked = await _body(request, Enrol)
     return _said(await request.app.state.door.enrol(request.method, _path(request), request.headers.get("dpop"), asked))
+
+
+@post("/v1/renew")
+async def renew(request: Asked) -> Response[bytes]:
+    """A site's next certificate."""
+    people, asker = _site(request)
+    asked: Renew = await _body(request, Renew)
+    return _said(await people.door.renew(asker, asked))
 
 
 @post("/v1/hello")
@@ -258,5 +267,5 @@ def _sender(request: Asked) -> tuple[People, Asker]:
     return people, asker
 
 
-HANDLERS: Final = (token, enroll, hello, work, measure, store, fetch, results, beats, notes)
+HANDLERS: Final = (token, enroll, renew, hello, work, measure, store, fetch, results, beats, notes)
 __all__ = ["BODY_LIMIT", "HANDLERS", "HansaError", "admit", "log_fault", "ranged"]

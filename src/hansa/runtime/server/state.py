@@ -144,6 +144,7 @@ class Site:
     items: dict[int, Item] = field(default_factory=dict)
     disabled: str | None = None
     hello: Hello | None = None
+    certified: float | None = None  # until when the certificate is good that it got from here
 
 
 @dataclass
@@ -184,6 +185,9 @@ class Book:
                 self.epoch = data["epoch"]
             case "site.enrolled":
                 self.tickets[data["hash"]] = data["used_for"]
+                self.site(data["site"]).certified = data.get("until")
+            case "site.renewed":
+                self.site(data["site"]).certified = data["until"]
             case "site.hello":
                 self.site(data["site"]).hello = msgspec.convert(data["hello"], Hello)
             case "site.disabled":

@@ -100,13 +100,17 @@ class PlanView(msgspec.Struct, frozen=True):
 
 
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
-    """A site. `seen`: when it was last heard of, in seconds since 1970; None if it was not since the server started."""
+    """A site. `seen`: when it was last heard of, in seconds since 1970; None if it was not since the server started.
+
+    `certificate_ends`: when its certificate does, as far as is known.
+    """
 
     site: str
     org: str
     online: bool
     disabled: str | None
     seen: float | None
+    certificate_ends: float | None = None
     cores: int = 0
     gpus: int = 0
     memory_bytes: int = 0
@@ -164,7 +168,7 @@ def run_view(run: Run, working: dict[str, Progress]) -> RunView:
     )
 
 
-def site_view(member: Member, book: Book, presence: Presence, now: float) -> SiteView:
+def site_view(member: Member, book: Book, presence: Presence, now: float, certified: float | None = None) -> SiteView:
     """The site as people see it."""
     site, ago = book.site(member.name), presence.seen_s_ago(member.name)
     hello = site.hello
@@ -174,6 +178,7 @@ def site_view(member: Member, book: Book, presence: Presence, now: float) -> Sit
         online=presence.online(member.name),
         disabled=site.disabled,
         seen=None if ago is None else now - ago,
+        certificate_ends=certified,
         cores=hello.cores if hello else 0,
         gpus=hello.gpus if hello else 0,
         memory_bytes=hello.memory_bytes if hello else 0,

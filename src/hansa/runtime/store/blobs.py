@@ -15,9 +15,9 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from hansa.errors import InputError, StorageError
-from hansa.files import Buffer, storage_error
+from hansa.files import Buffer, storage_error, sync_folder
 from hansa.runtime.store.blob import Blob, Blobs, DigestError, MissingBlobError, OffsetError, Upload, is_digest, require_digest
-from hansa.runtime.store.disk import Claim, file_size, pread, pwrite, storage, sync_folder
+from hansa.runtime.store.disk import Claim, file_size, pread, pwrite, storage
 from hansa.runtime.store.upload import FileUpload
 
 __all__ = ["Blob", "Blobs", "DigestError", "FileBlobs", "MissingBlobError", "OffsetError", "Upload", "is_digest", "require_digest"]

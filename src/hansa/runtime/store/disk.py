@@ -45,15 +45,6 @@ class Claim:
             os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
     """Turn the disk's errors into ours."""

@@ -35,8 +35,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from hansa.errors import StorageError, VersionError
-from hansa.files import storage_error
-from hansa.runtime.store.disk import Claim, sync_folder
+from hansa.files import storage_error, sync_folder
+from hansa.runtime.store.disk import Claim
 from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, Event, Events, Head, Line, lines, link
 
 __all__ = ["Batch", "Commit", "Committed", "Entry", "Event", "Events", "Head", "SqliteEvents"]

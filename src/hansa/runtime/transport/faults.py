@@ -25,6 +25,10 @@ UNTOLD: Final = "http"  # the code of a refusal that says no more than its statu
 _TEXT: Final = 2_000  # characters of what another party says that are passed on
 _KIT: Final = "use the kit that the project's administrator made for this project; if the server's kit is new, ask for a new one"
 _CLOCK: Final = "compare both clocks with NTP first"
+_ENDED: Final = (
+    "ask the administrator: for a person `hansa provision renew NAME`, for a site `hansa provision rotate NAME`, whose new kit "
+    "takes this one's place: hansa provision unpack NEW.zip --into KIT, then hansa site enroll KIT"
+)
 
 
 class LostError(UnreachableError):
@@ -50,7 +54,11 @@ class _Fault:
 # OpenSSL's X509_V_ERR_*: 9 not yet valid, 10 expired, 18-21 no way to a CA, 26 wrong purpose, 62 and 64 another host
 _VERIFY: Final = {
     9: _Fault("not_yet_valid", "the server's certificate is not valid yet", f"{_CLOCK}; this machine's may be late"),
-    10: _Fault("expired", "the server's certificate has expired", f"{_CLOCK}; then: hansa provision rotate server"),
+    10: _Fault(
+        "expired",
+        "the server's certificate has expired",
+        f"{_CLOCK}; then: hansa provision renew server",
+    ),
     26: _Fault("wrong_kind", "who answers has a certificate, but not a server's", "check the address in kit.toml"),
     62: _Fault("wrong_name", "the server's certificate is for another name", "the address in kit.toml must be in project.toml's"),
     64: _Fault(
@@ -65,7 +73,7 @@ _ALERTS: Final = (  # what OpenSSL calls the other side's alert
     ),
     ("UNKNOWN_CA", _Fault("wrong_ca", "the server does not know the CA of this kit's certificate", _KIT)),
     ("DECRYPT_ERROR", _Fault("wrong_ca", "the server does not believe this kit's certificate", _KIT)),
-    ("CERTIFICATE_EXPIRED", _Fault("expired", "this kit's certificate has expired", "ask for a new one: hansa provision rotate")),
+    ("CERTIFICATE_EXPIRED", _Fault("expired", "this kit's certificate has expired", _ENDED)),
     ("CERTIFICATE_REVOKED", _Fault("revoked", "this kit's certificate was revoked", "ask the project's administrator")),
     ("BAD_CERTIFICATE", _Fault("bad_certificate", "the server refuses this kit's certificate", _KIT)),
     ("CERTIFICATE_UNKNOWN", _Fault("bad_certificate", "the server refuses this kit's certificate", f"{_CLOCK}; {_KIT}")),
@@ -207,7 +215,7 @@ def own_fault(chain: Sequence[bytes], now: float) -> HansaError | None:
         hint, when = f"{_CLOCK}; this machine's may be late", f"from {begins:%Y-%m-%d %H:%M} UTC"
         return IdentityError("not_yet_valid", "this kit's certificate is not valid yet", expected=when, hint=hint)
     if now > ends.timestamp():
-        hint = f"{_CLOCK}; then ask the project's administrator: hansa provision rotate NAME"
+        hint = f"{_CLOCK}; then {_ENDED}"
         return IdentityError("expired", "this kit's certificate has expired", got=f"ended {ends:%Y-%m-%d %H:%M} UTC", hint=hint)
     return None
 

@@ -22,7 +22,7 @@ from hansa.runtime.protocol.messages import AGENT, JSON_LIMIT, Message, Token, d
 from hansa.runtime.protocol.session import proof
 from hansa.runtime.transport.bulk import Line, Lines
 from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
-from hansa.runtime.transport.way import tls
+from hansa.runtime.transport.way import show, tls
 
 CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
 QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for again
@@ -91,6 +91,16 @@ class Connection:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lines.close()
         await self._http.aclose()
+
+    async def adopt(self, who: Credentials) -> None:
+        """Ask as these from now on: the same party, with its next certificate. What is under way ends as it began.
+
+        Raises:
+            InputError: the certificate cannot be used.
+        """
+        async with self._getting:  # a token that is being fetched would be bound to the old key
+            show(self._context, who.certificate, who.key_file)
+            self._who, self._token = who, ""
 
     async def post(self, path: str, message: Message, kind: type[M]) -> M:
         """The server's answer to a message.
@@ -222,7 +232,7 @@ class Connection:
             if not self._token or time.monotonic() > self._ends:
                 renewed = self._answered and not self._token
                 await self._guarded(self._fetch_token())
-                if renewed:  # a token that was good is not: the server has been started anew
+                if renewed:  # a token that was good is not: the server has been started anew, or this side has a new key
                     self.on_back()
             return self._token
 

@@ -52,12 +52,28 @@ def tls(ca: Path | None, certificate: Path | None, key_file: Path | None) -> ssl
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+    except (OSError, ssl.SSLError) as error:
+        raise _unusable(error, ca) from error
+    show(context, certificate, key_file)
+    return context
+
+
+def show(context: ssl.SSLContext, certificate: Path | None, key_file: Path | None) -> None:
+    """Show the certificate in handshakes from now on, instead of another if there was one. None: nothing.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    try:
         if certificate is not None:
             context.load_cert_chain(certificate, key_file)
     except (OSError, ssl.SSLError) as error:
-        hint = "unpack the kit anew; enrol a site's first"
-        raise InputError(f"the kit's certificates cannot be used: {error}", path=str(ca or certificate), hint=hint) from error
-    return context
+        raise _unusable(error, certificate) from error
+
+
+def _unusable(error: Exception, path: Path | None) -> InputError:
+    hint = "unpack the kit anew; enrol a site's first"
+    return InputError(f"the kit's certificates cannot be used: {error}", path=str(path), hint=hint)
 
 
 def way(url: str, context: ssl.SSLContext, proxy: httpx.Proxy | None, *, timeout_s: float) -> http.client.HTTPSConnection:

@@ -223,6 +223,8 @@ def load_kit(folder: str | Path) -> Kit:
     )
     if kit.enrolled:
         check_pair(kit.private_key(), kit.chain()[0], kit.certificate)
+    if kit.kind == "server":
+        kit.site_ca()  # not in the manifest: it is renewed, and signed by the project's CA itself
     return kit
 
 

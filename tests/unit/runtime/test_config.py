@@ -10,7 +10,7 @@ import pytest
 from tests.unit.provision.offices import NOW, opened
 
 from hansa.errors import ConfigError, HansaError, IdentityError, InputError
-from hansa.runtime.authz.certificates import check_chain, der, signing_request
+from hansa.runtime.authz.certificates import check_chain, der, make_root, pem, signing_request
 from hansa.runtime.authz.enrolment import enrol
 from hansa.runtime.authz.policy import read_policy
 from hansa.runtime.authz.renewal import write_secret
@@ -97,10 +97,22 @@ def test_a_certificate_for_another_key_is_not_stored(kits: Path) -> None:
     assert not site.certificate.exists()
 
 
-@pytest.mark.parametrize("name", ["kit.toml", "ca.pem", "site-ca.pem"])
+@pytest.mark.parametrize("name", ["kit.toml", "ca.pem"])
 def test_a_file_that_was_altered_is_named(kits: Path, name: str) -> None:
     path = kits / "server" / name
     path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(IdentityError) as caught:
+        load_kit(kits / "server")
+    assert (caught.value.code, caught.value.path) == ("tampered", str(path))
+
+
+def test_a_site_ca_that_another_made_is_named(kits: Path) -> None:
+    path = kits / "server" / "site-ca.pem"
+    path.write_bytes((kits / "server" / "certificate.pem").read_bytes())
+    with pytest.raises(IdentityError) as caught:
+        load_kit(kits / "server")
+    assert caught.value.code == "wrong_key"
+    path.write_bytes(pem(make_root("hearts", now=0.0).certificate))
     with pytest.raises(IdentityError) as caught:
         load_kit(kits / "server")
     assert (caught.value.code, caught.value.path) == ("tampered", str(path))

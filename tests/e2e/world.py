@@ -127,7 +127,8 @@ def serving(folder: Path, *, ahead_s: float = 0.0) -> Iterator[Server]:
     finally:
         if server.process is not None and server.process.poll() is None:
             code, errors = server.stop()
-            assert (code, errors) == (0, "")
+            said = [line for line in errors.splitlines() if " certificate.ends " not in line]  # some tests give it one that has
+            assert (code, said) == (0, [])
 
 
 @dataclass

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         federated_value,
         federated_zip,
     )
-    from hansa.core.job import Job
+    from hansa.core.job import Job, Resources
     from hansa.core.protocols import Federation, FitConfig, Learner, Update
     from hansa.core.round import Policy
     from hansa.core.run import run
@@ -58,6 +58,7 @@ __all__ = [
     "Learner",
     "Outcome",
     "Policy",
+    "Resources",
     "Result",
     "Rounds",
     "Sequence",
@@ -104,6 +105,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "FunctionType": "hansa.core.types",
     "HansaError": "hansa.errors",
     "Job": "hansa.core.job",
+    "Resources": "hansa.core.job",
     "Learner": "hansa.core.protocols",
     "Outcome": "hansa.core.workflow",
     "Policy": "hansa.core.round",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
 from hansa.aggregation import clipping
+from hansa.core import trees
 from hansa.core.task import FLContext, Shareable
-from hansa.errors import SpecError
+from hansa.errors import ConfigError, SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,35 @@ class Clip:
         if not keys:
             return clipping.clip(node, norm=self.norm)[0]
         return {**node, keys[0]: self._clipped(node[keys[0]], keys[1:])}
+
+
+@dataclass(frozen=True, slots=True)
+class Exclude:
+    """A filter that keeps leaves at the site: those whose path matches a pattern leave as zeros; the tree keeps its form."""
+
+    paths: tuple[str, ...]
+
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:  # noqa: ARG002  the protocol's
+        """The shareable with zeros where a pattern matches."""
+        kept = {
+            path: np.zeros_like(leaf) if any(fnmatchcase(path, pattern) for pattern in self.paths) else leaf
+            for path, leaf in trees.leaves(shareable.body)
+        }
+        return replace(shareable, body=trees.unflatten(kept))
+
+
+def exclude(paths: Sequence[str]) -> Exclude:
+    """A filter that lets the leaves at these paths leave as zeros; `*` stands for anything: `exclude(["*/head/*"])`.
+
+    >>> exclude(["delta/head/*"])(Shareable({"delta": {"head": {"b": np.ones(1)}, "w": np.ones(1)}}), FLContext()).body
+    {'delta': {'head': {'b': array([0.])}, 'w': array([1.])}}
+
+    Raises:
+        ConfigError: not a list of patterns.
+    """
+    if isinstance(paths, str) or not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ConfigError("not a list of paths to exclude", path="paths", got=repr(paths), expected='["*/head/*"]')
+    return Exclude(tuple(paths))
 
 
 def clip(norm: float, *, path: str = "delta") -> Clip:

@@ -16,14 +16,22 @@ import numpy as np
 from hansa import registry
 from hansa.config import overrides as overriding
 from hansa.config.arguments import Arguments, convert, locate, positional
-from hansa.core.job import Job
+from hansa.core.job import Job, Resources
 from hansa.core.protocols import Dataset, FederatedData
 from hansa.errors import ConfigError, DataError
 from hansa.files import storage_error
 from hansa.references import load_reference
 
 _TABLES: Final = {"data": "source", "partition": "kind", "learner": "kind", "algorithm": "name", "metrics": ""}
-_TOP: Final = {"name": str, "seed": int, **dict.fromkeys(_TABLES, dict[str, Any]), "filters": list[dict[str, Any]]}
+_OF_JOB: Final = {"environment": str, "progress_s": float}  # handed to the job as they stand
+_TOP: Final = {
+    "name": str,
+    "seed": int,
+    "resources": dict[str, int],
+    "filters": list[dict[str, Any]],
+    **_OF_JOB,
+    **dict.fromkeys(_TABLES, dict[str, Any]),
+}
 # [metrics] is handed to the algorithm: its argument, and the key it comes from
 _METRICS: Final = {"metrics": "$.metrics.names", "evaluate_every": "$.metrics.every", "evaluate_sites": "$.metrics.sites"}
 _FILES: Final = ("path", "images", "labels")  # arguments of sources that name files
@@ -87,7 +95,9 @@ class JobFile:
         filters = [part.call() for part in self.filters]
         workflow = self.algorithm.call(*([] if self.learner is None else [self._learner(self.learner, shape)]))
         files = [each for each in getattr(workflow, "files", ()) if not Path(each).is_absolute()]
-        return Job(self.name, workflow, seed=self.seed, filters=filters, include=files)
+        asked = convert(self.settings.get("resources", {}), Resources, path="$.resources")
+        more = {name: self.settings[name] for name in _OF_JOB if name in self.settings}
+        return Job(self.name, workflow, seed=self.seed, filters=filters, include=files, resources=asked, **more)
 
     def _learner(self, part: _Part, shape: Mapping[str, int | None] | None) -> Any:
         learner = part.target if _is_learner(part.target) else part.call()

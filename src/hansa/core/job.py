@@ -19,6 +19,18 @@ from hansa.errors import ConfigError
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run asks of each site: cores and GPUs that are its alone while it goes on, and memory in MB (0: what the site gives).
+
+    With several cores a learner's threads add up numbers in another order from run to run: one core gives one seed's bits.
+    """
+
+    cores: int = 1
+    gpus: int = 0
+    memory_mb: int = 0
+
+
 @dataclass(frozen=True)
 class Job:
     """What is submitted.
@@ -27,6 +39,7 @@ class Job:
     executor: serves tasks of a workflow that asks for them by name. requires: distributions a site must have. include: further
     files of the bundle. seed: of all random streams; a runner's argument wins. progress_s: a deployed site that makes no
     progress at a task for so long (no bytes, no `abort_signal.check()`, no `fl_ctx.track()`, no line) is given up; None: never.
+    environment: the label of a virtual environment that each site maps to its own; "": the one that its agent runs in.
     """
 
     name: str
@@ -38,6 +51,8 @@ class Job:
     include: Sequence[str] = field(default=(), kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
     progress_s: float | None = field(default=300.0, kw_only=True)
+    environment: str = field(default="", kw_only=True)
+    resources: Resources = field(default=Resources(), kw_only=True)
 
     def __post_init__(self) -> None:
         for path, holds, what in (
@@ -49,6 +64,8 @@ class Job:
             ("requires", _several(_text, self.requires), "a list of distributions"),
             ("include", _several(_text, self.include), "a list of files"),
             ("progress_s", self.progress_s is None or (is_real(self.progress_s) and self.progress_s >= 1), "seconds, at least 1"),
+            ("environment", isinstance(self.environment, str), "the label of an environment"),
+            ("resources", _whole(self.resources), "Resources: whole numbers, at least 1 core"),
         ):
             if not holds:
                 raise ConfigError(f"not {what}", path=path, got=repr(getattr(self, path)))
@@ -77,7 +94,9 @@ class Job:
         """What will run where and what leaves, as text."""
         about = getattr(self.workflow, "about", "") or type(self.workflow).__name__
         lines = [f"job {self.name} on {self.data!r}: {about}", *map(str, self.plans)]
-        return without_addresses("\n".join(lines + [f"filter at each site: {f!r}" for f in self.filters]))
+        lines += [f"filter at each site: {f!r}" for f in self.filters]
+        asked = {"environment": self.environment or None, "resources": self.resources if self.resources != Resources() else None}
+        return without_addresses("\n".join(lines + [f"{name} at each site: {value!r}" for name, value in asked.items() if value]))
 
     @property
     def hash(self) -> str:
@@ -88,6 +107,11 @@ class Job:
         """The executor of a site: the job's own tasks by name, those of its computations otherwise."""
         functions = FunctionExecutor(self.computations)
         return functions if self.executor is None else Router(functions, self.executor)
+
+
+def _whole(given: object) -> bool:
+    counts = (given.cores - 1, given.gpus, given.memory_mb) if isinstance(given, Resources) else (-1,)
+    return all(isinstance(each, int) and each >= 0 for each in counts)
 
 
 def _text(given: object) -> bool:

@@ -43,7 +43,7 @@ sandbox = "basic"               # strict | basic | off
 [environments]                  # label = a virtual environment that jobs may ask for by that label
 # torch = "/opt/hansa/torch"
 
-[resources]                     # 0: all cores; no limit of memory
+[resources]                     # what is leased to runs; 0: all cores, bound to none; no GPUs; no limit of memory
 cores = 0
 gpus = 0
 memory_mb = 0
@@ -57,6 +57,7 @@ min_cohort = 2                  # rounds of fewer sites are refused
 max_upload_mb = 4096
 kinds = ["arrays", "metrics"]   # what may leave; "logs" too, if authors may read the lines that their code prints here
 # hours = "22:00-06:00"         # local time
+# filters = [{kind = "clip", norm = 1.0}]   # put on all that leaves, by this site; {kind = "exclude", paths = ["*/head/*"]}
 approval = "auto"               # by_hand: a person here says yes to every job
 traceback = false               # whether authors see where their code failed here
 models = true                   # whether this site wants the models of runs that it took part in

@@ -300,6 +300,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     A job's author must be in `authors` or belong to one of `orgs`; the SHA-256 of its code must be in `code`, unless that is "any".
     `kinds` says what may leave; `hours` (local time, "22:00-06:00") when work is done; `approval` by hand asks a person first;
     `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs;
+    `filters` are put on every reply by the site itself, after the job's own: `{kind = "clip", norm = 1.0}`.
     `local_models`: whether this site's own model may be asked for, and so reach the other sites of the run.
     """
 
@@ -315,6 +316,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     traceback: bool = False
     models: bool = True
     local_models: bool = False
+    filters: tuple[dict[str, str | float | bool | list[str]], ...] = ()
 
     def open_at(self, minute: int) -> bool:
         """Whether work is done at that minute of the day, 0 to 1439; the end of `hours` is outside."""

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import Annotated, Final, cast
 
 import msgspec
 
@@ -41,6 +41,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     plan_hash: str
     requires: list[str] = []
     progress_s: float | None = 300.0
+    environment: str = ""
+    cores: Annotated[int, msgspec.Meta(ge=1)] = 1
+    gpus: Annotated[int, msgspec.Meta(ge=0)] = 0
+    memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 0
     files: dict[str, str] = {}
     author: str = ""
     chain: list[str] = []

@@ -11,7 +11,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -31,7 +31,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _IOCTL_DEV: Final = 1 << 15
 _RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by version; from 5 on also ioctl
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
-_GPUS: Final = ("nvidia*", "dri", "kfd")
+_GPUS: Final = ("nvidia[!0-9]*", "dri", "kfd")  # what all GPUs share
 
 
 class SandboxError(RefusedError):
@@ -55,7 +55,7 @@ class Walls:
     shown: tuple[Path, ...] = ()
     memory_bytes: int = 0
     file_bytes: int = 0
-    gpus: int = 0
+    gpus: tuple[str, ...] = ()
     processes: int = field(default=PROCESSES)
 
 
@@ -185,9 +185,11 @@ def _visible(place: Path, hidden: list[Path]) -> Iterator[Path]:
         yield from _visible(each, hidden)
 
 
-def _devices(gpus: int) -> Iterable[Path]:
+def _devices(gpus: Sequence[str]) -> Iterable[Path]:
+    """The devices that are everybody's, and the GPUs of these names: those alone, where the names are numbers."""
     found = [Path(name) for name in _DEVICES if Path(name).exists()]
-    return found + ([path for pattern in _GPUS for path in Path("/dev").glob(pattern)] if gpus else [])
+    own = [f"nvidia{name}" for name in gpus] if all(name.isdigit() for name in gpus) else ["nvidia*"]
+    return found + ([path for pattern in (*own, *_GPUS) for path in Path("/dev").glob(pattern)] if gpus else [])
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:

@@ -25,7 +25,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     """The run. Paths are absolute. `data` leads from a label to the loader, relative to `base`, and `places` to a file or folder.
 
-    `hidden` is the agent's own, of which the worker may see `shown`; it writes in `folder`.
+    It is bound to `cores`, if there are any, and computes with so many `threads`. `hidden` is the agent's
+    own, of which the worker may see `shown`; it writes in `folder`.
     """
 
     run: str
@@ -41,7 +42,9 @@ class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     places: dict[str, str] = {}
     memory_bytes: int = 0
     file_bytes: int = 0
-    gpus: int = 0
+    gpus: list[str] = []
+    cores: list[int] = []
+    threads: int = 1
 
 
 class Do(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):

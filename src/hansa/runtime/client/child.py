@@ -7,8 +7,8 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
@@ -36,11 +36,9 @@ LOAD_S: Final = 300.0  # for a job to load: the largest libraries take half a mi
 GRACE_S: Final = 5.0  # for a task to stop when it is asked to
 LAST_S: Final = 0.5  # for what a worker that has ended had still printed
 LINE: Final = 16 * 1024  # bytes of a printed line, beyond which it is cut
-_PASSED_ON: Final = (
-    *("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "HANSA_DATA"),
-    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
-)
-_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "HANSA_DATA")
+_GPUS: Final = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 Answer: TypeAlias = Ready | Broken | Done
@@ -61,12 +59,15 @@ class WorkerBroken(RunError):
 
 
 class Worker:
-    """One worker. `live` takes what it says and prints while it works; `environment` is the agent's, of which it gets a part."""
+    """One worker, run by `python`. `live` takes what it says and prints while it works; `environment` is the
+    agent's, of which it gets a part.
+    """
 
-    def __init__(self, begin: Begin, live: Live, environment: Mapping[str, str]) -> None:
-        self._begin, self._live = begin, live
+    def __init__(self, begin: Begin, live: Live, environment: Mapping[str, str], python: Path) -> None:
+        self._begin, self._live, self._python = begin, live, python
         passed_on = {name: environment[name] for name in _PASSED_ON if name in environment}
-        self._environment = passed_on | _ONE_THREAD | {"HOME": begin.folder, "TMPDIR": begin.folder}
+        threads, gpus = dict.fromkeys(_THREADS, str(begin.threads)), dict.fromkeys(_GPUS, ",".join(begin.gpus))
+        self._environment = passed_on | threads | gpus | {"HOME": begin.folder, "TMPDIR": begin.folder}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -149,7 +150,7 @@ class Worker:
     async def _spawn(self, theirs: socket.socket, watched: int, prints: int) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
-                sys.executable,
+                str(self._python),
                 "-P",  # its folder, which it can write in, is no place to import from
                 "-m",
                 "hansa.runtime.client.worker",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import mmap
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
+from hansa import registry
 from hansa.core import codec, trees
-from hansa.core.task import Failure, Shareable
-from hansa.errors import ClientError, RefusedError
+from hansa.core.protocols import Filter
+from hansa.core.task import Failure, FLContext, Shareable
+from hansa.errors import ClientError, ConfigError, InputError, RefusedError, UpdateError
 from hansa.runtime.client.channel import Done
 from hansa.runtime.config import SitePolicy
 from hansa.runtime.store.blob import Blob, Blobs
@@ -24,15 +28,25 @@ class LeavingError(RefusedError):
     code = "leaving"
 
 
-def take(path: Path, blobs: Blobs, policy: SitePolicy) -> Blob:
-    """The reply that a worker wrote, as a blob that may leave; durable on return.
+def demanded(policy: SitePolicy) -> list[Filter]:
+    """The filters that the policy demands, from this site's own install. They look at all of a reply, unless the policy says less.
 
     Raises:
-        LeavingError: the policy keeps it. SpecError: it is no message. InputError: it is no plain file.
+        ConfigError: there is no such filter, or it does not take these settings.
+    """
+    return [_filter(number, table) for number, table in enumerate(policy.filters)]
+
+
+def take(path: Path, blobs: Blobs, policy: SitePolicy, ctx: FLContext) -> Blob:
+    """The reply that a worker wrote, as a blob that may leave, after the filters that the policy demands; durable on return.
+
+    Raises:
+        LeavingError: the policy keeps it, or a filter of the site's cannot take it.
+        SpecError: it is no message. InputError: it is no plain file.
     """
     blob = take_file(path, blobs, limit=(policy.max_upload_mb << 20) + _SLACK)
     before = _read(blobs.path(blob.digest))
-    after = _permitted(before, policy)
+    after = _filtered(_permitted(before, policy), policy, ctx)
     if after is before:
         return blob
     return blobs.put(codec.encode_parts(after))
@@ -46,6 +60,28 @@ def told(done: Done, policy: SitePolicy) -> Failure:
         kind = done.message.partition(":")[0].strip()
         return Failure(done.code, f"the job's code raised {kind if kind.replace('.', '').isidentifier() else 'an error'}")
     return Failure(done.code, done.message, done.path)
+
+
+def _filter(number: int, table: Mapping[str, Any]) -> Filter:
+    place = f"$.policy.filters[{number}]"
+    make = cast(Callable[..., Filter], registry.find("filters", str(table.get("kind")), path=f"{place}.kind"))
+    given = {name: value for name, value in table.items() if name != "kind"}
+    if "path" in inspect.signature(make).parameters:  # a job names its update as it likes: no name is a way around
+        given = {"path": "", **given}
+    try:
+        return make(**given)
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"not settings of this filter: {error}", path=place) from error
+
+
+def _filtered(shareable: Shareable, policy: SitePolicy, ctx: FLContext) -> Shareable:
+    """The message after the filters that the policy demands; the same object if there are none."""
+    for each in demanded(policy) if shareable.body else []:
+        try:
+            shareable = each(shareable, ctx)
+        except (UpdateError, InputError) as error:
+            raise LeavingError(f"this site's filter {each!r} does not take it: {error.message}", path=error.path) from error
+    return shareable
 
 
 def _permitted(shareable: Shareable, policy: SitePolicy) -> Shareable:

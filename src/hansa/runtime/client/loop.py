@@ -18,6 +18,7 @@ from typing import Any, Final
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
 from hansa.files import write_atomic
 from hansa.runtime.authz.policy import read_policy
+from hansa.runtime.client.leases import Leases
 from hansa.runtime.client.outbox import Key, Outbox
 from hansa.runtime.client.part import Part
 from hansa.runtime.client.places import Places, Seen
@@ -92,7 +93,8 @@ async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[s
     with contextlib.closing(Outbox(places.outbox)) as outbox:
         async with Connection(credentials, proxy=proxy, passing=_MENDED, agent=secrets.token_hex(8)) as connection:
             roster = read_policy(kit.policy, kit.project_key)
-            site = Site(kit, kit.ca_certificate(), roster, places, outbox, connection, environment)
+            leases = Leases(config.resources, environment)
+            site = Site(kit, kit.ca_certificate(), roster, places, outbox, connection, environment, leases)
             _LOG.info("site.starts site=%s server=%s sandbox=%s", kit.name, kit.url, config.sandbox)
             await Agent(site, ready).serve()
 

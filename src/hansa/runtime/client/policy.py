@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import PackageNotFoundError, distribution
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,15 +14,13 @@ from hansa.core.task import LOCAL_MODEL
 from hansa.runtime.config import SitePolicy
 from hansa.runtime.manifest import Manifest
 
-_DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a site is asked to take part in. The author's name and organisation are those of a checked signature.
 
     population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has. task: its
-    name, "" while only the run is offered.
+    name, "" while only the run is offered. lack: the code and the reason of what the job needs and this machine does not have.
     """
 
     author: str
@@ -34,6 +30,7 @@ class Asked:
     population: int | None = None
     here: Collection[str] = ()
     task: str = ""
+    lack: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +85,8 @@ def _lack(asked: Asked) -> Decision | None:
     label = asked.manifest.data
     if label not in asked.here:
         return _no("data", f"this site has no data with the label {label!r}")
-    for name in asked.manifest.requires:
-        if not _DISTRIBUTION.fullmatch(name):
-            return _no("requires", f"not the name of a distribution: {name[:80]!r}")
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            return _no("requires", f"this site has no {name} installed, which the job requires")
+    if asked.lack is not None:
+        return _no(*asked.lack)
     return None
 
 

@@ -12,6 +12,9 @@ from cryptography import x509
 from hansa.errors import ConfigError, HansaError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Policy
+from hansa.runtime.client.environments import LackError, interpreter, require
+from hansa.runtime.client.leases import Leases, beyond
+from hansa.runtime.client.leaving import demanded
 from hansa.runtime.client.outbox import Outbox
 from hansa.runtime.client.places import Places
 from hansa.runtime.client.policy import Asked, Decision, decide
@@ -31,6 +34,7 @@ class Site:
     outbox: Outbox
     connection: Connection
     environment: Mapping[str, str] = field(repr=False)
+    leases: Leases
 
     @property
     def name(self) -> str:
@@ -43,6 +47,17 @@ class Site:
             return load_site(self.kit)
         except ConfigError:
             return None
+
+    def _lack(self, config: SiteConfig, manifest: Manifest) -> tuple[str, str] | None:
+        """The code and the reason of what the job needs and this machine does not have, or never gives to one run."""
+        if why := beyond(config.resources, manifest):
+            return "resources", why
+        try:
+            demanded(config.policy)
+            require(interpreter(config.environments, manifest.environment, self.kit.folder), tuple(manifest.requires))
+        except (LackError, ConfigError) as error:
+            return error.code, error.message
+        return None
 
     def decide(self, manifest: Manifest, *, population: int | None = None, task: str = "") -> Decision:
         """Whether the site takes part in the job now. The author's signature is checked here, whatever the server says."""
@@ -59,5 +74,6 @@ class Site:
             population=population,
             here=() if config is None else tuple(config.data),
             task=task,
+            lack=None if config is None else self._lack(config, manifest),
         )
         return decide(None if config is None else config.policy, asked, datetime.now())  # a policy's hours are local

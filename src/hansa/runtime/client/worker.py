@@ -29,6 +29,8 @@ def main(descriptor: int, agent: int) -> int:
         begin = to_worker(lines.readline())
         if not isinstance(begin, Begin):
             return 1
+        if begin.cores:
+            os.sched_setaffinity(0, begin.cores)
         try:
             enclose(_walls(begin))
         except SandboxError as error:
@@ -52,7 +54,7 @@ def _serve(begin: Begin, link: socket.socket, lines: BinaryIO) -> int:
     voice.say(Ready())
     tasks: queue.SimpleQueue[Do] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines, tasks, served), name="agent", daemon=True).start()  # it ends the process
-    with threadpool_limits(1, user_api="blas"):  # with two threads, bits differ from run to run
+    with threadpool_limits(begin.threads, user_api="blas"):  # with two threads, bits differ from run to run: a job has to ask
         while True:
             done = served.do(tasks.get())
             sys.stdout.flush()
@@ -79,7 +81,7 @@ def _walls(begin: Begin) -> Walls:
         shown=tuple(map(Path, begin.shown)),
         memory_bytes=begin.memory_bytes,
         file_bytes=begin.file_bytes,
-        gpus=begin.gpus,
+        gpus=tuple(begin.gpus),
     )
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from hansa.core.task import Failure
+from hansa.core.task import Failure, FLContext
 from hansa.errors import HansaError, InputError
 from hansa.files import storage_error, write_atomic
 from hansa.runtime.client import leaving
 from hansa.runtime.client.channel import Begin, Do, Done
 from hansa.runtime.client.child import Worker, WorkerBroken, WorkerDied
+from hansa.runtime.client.environments import interpreter
+from hansa.runtime.client.leases import Lease
 from hansa.runtime.client.live import Live
 from hansa.runtime.client.policy import Decision
 from hansa.runtime.client.site import Site
@@ -52,6 +55,7 @@ class Workplace:
         self._room = site.places.enter(run)
         self._blobs = FileBlobs(self._room.blobs)
         self._worker: Worker | None = None
+        self._lease: Lease | None = None
         self._manifest: Manifest | None = None
         self.live = Live(site.connection, run, site.places.log(run))
         self.moved = 0
@@ -60,8 +64,11 @@ class Workplace:
     async def close(self) -> None:
         """End the worker, with all that it has started."""
         self._blobs.close()
-        if self._worker is not None:
-            await self._worker.close()
+        try:
+            if self._worker is not None:
+                await self._worker.close()
+        finally:
+            self._site.leases.give_back(self._run)
 
     async def send(self, digest: str) -> None:
         """Give the server a blob; on return it has it."""
@@ -130,10 +137,24 @@ class Workplace:
             out=str(self._out(asked)),
             memory={name: str(self._blobs.path(digest)) for name, digest in memory.items()},
         )
+        await self._move_in()
         self.live.begin(asked.task, asked.round)
         done = await self.be_up_for(do)
         await self.live.flush()
         return done
+
+    async def _move_in(self) -> None:
+        """Have what the run asks of the machine, for as long as it goes on. The worker that has loaded the job is bound to it."""
+        if self._lease is not None or self._manifest is None:
+            return
+        self.waits = "what it asks of this machine is in use by other runs"
+        try:
+            lease = await self._site.leases.take(self._run, self._manifest)
+        finally:
+            self.waits = ""
+        self._lease = lease
+        if self._worker is not None and lease != Lease():
+            await self._worker.close()  # cores, GPUs and memory are a process's from its start
 
     async def be_up_for(self, do: Do | None) -> Done:
         """What a worker that is up makes of the task (None: being up). One that dies is started again, and the task done anew."""
@@ -160,7 +181,9 @@ class Workplace:
         if config is None or self._manifest is None:
             raise Refusal(Failure("refused", "this site has no policy, so it runs nothing [closed]"))
         self.live.kinds = config.policy.kinds
-        worker = Worker(self._begin(config, self._manifest), self.live, self._site.environment)
+        begin, label = self._begin(config, self._manifest), self._manifest.environment
+        python = interpreter(config.environments, label, self._site.kit.folder)
+        worker = Worker(begin, self.live, self._site.environment, python)
         self._worker = worker
         try:
             await worker.start()
@@ -170,6 +193,7 @@ class Workplace:
         return worker
 
     def _begin(self, config: SiteConfig, manifest: Manifest) -> Begin:
+        lease = self._lease or Lease()
         base = self._site.kit.folder.absolute()
         return Begin(
             run=self._run,
@@ -183,9 +207,11 @@ class Workplace:
             hidden=self._site.places.hidden,
             shown=[str(self._room.folder)],
             sandbox=config.sandbox,
-            memory_bytes=config.resources.memory_mb << 20,
+            memory_bytes=lease.memory_bytes or config.resources.memory_mb << 20,
             file_bytes=(config.policy.max_upload_mb << 20) + (1 << 20),
-            gpus=config.resources.gpus,
+            gpus=list(lease.gpus),
+            cores=list(lease.cores),
+            threads=manifest.cores,
         )
 
     def take(self, done: Done, asked: Assignment) -> tuple[Blob, dict[str, str]]:
@@ -205,9 +231,22 @@ class Workplace:
                 name: take_file(out.with_name(f"{out.name}.{number}"), self._blobs, limit=limit).digest
                 for number, name in enumerate(done.memory)
             }
-            return leaving.take(out, self._blobs, config.policy), memory
+            return leaving.take(out, self._blobs, config.policy, self._context(asked)), memory
         except HansaError as error:
             raise Refusal(Failure(error.code, error.message, error.path)) from error
+
+    def _context(self, asked: Assignment) -> FLContext:
+        """Where and when, for the site's own filters. Their random numbers are nobody else's to know: the seed is not the job's."""
+        return FLContext(
+            job=asked.job,
+            run=self._run,
+            site=self._site.name,
+            slot=asked.slot,
+            round=asked.round,
+            seed=secrets.randbits(63),
+            population=asked.population,
+            data=asked.data,
+        )
 
     def tidy(self, asked: Assignment) -> None:
         """Forget what no task from this one on needs: earlier bodies, sent results, memories that were replaced."""

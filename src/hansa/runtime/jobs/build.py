@@ -53,6 +53,10 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
         plan_hash=hashlib.sha256(plan.encode()).hexdigest(),
         requires=sorted(job.requires),
         progress_s=job.progress_s,
+        environment=job.environment,
+        cores=job.resources.cores,
+        gpus=job.resources.gpus,
+        memory_mb=job.resources.memory_mb,
         files={path: hashlib.sha256(content).hexdigest() for path, content in files.items()},
     )
     if sign is not None:

@@ -102,6 +102,9 @@ class People:
             min_sites=least,
             priority=asked.priority,
             progress_s=manifest.progress_s,
+            cores=manifest.cores,
+            gpus=manifest.gpus,
+            memory_mb=manifest.memory_mb,
             request=asked.request,
         )
         audit = self.door.permitted(asker, "run.submit", what.run)

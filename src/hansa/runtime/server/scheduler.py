@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hansa.errors import HansaError, StorageError
 from hansa.runtime.authz.policy import Policy
 from hansa.runtime.jobs.link import Came
+from hansa.runtime.protocol.messages import Hello
 from hansa.runtime.server.inbox import ARRANGE, Inbox
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
@@ -34,12 +36,14 @@ class Decision:
 def decide(book: Book, online: frozenset[str], *, most: int) -> Decision:
     """What is to be done now. Higher priorities first, and first come first served among equals. Pure.
 
-    A run starts when enough sites have accepted, nobody who is there still thinks about it, and each has a core free. One that is
-    ready but waits for a site keeps that site from those behind it; one that waits for an answer holds nobody up.
+    A run starts when enough sites have accepted, nobody who is there still thinks about it, and each has free what it asks for.
+    One that is ready but waits for a site keeps that site from those behind it; one that waits for an answer holds nobody up.
     """
     runs = [run for run in book.runs.values() if not run.over and not run.deleted]
     going = [run for run in runs if run.state == "running"]
-    load = Counter(site for run in going for site in run.accepted)
+    load: Counter[tuple[str, str]] = Counter()
+    for run in going:
+        _load(load, run, run.accepted)
     refuse: list[tuple[str, str]] = []
     start: list[str] = []
     waiting = sorted(
@@ -53,8 +57,8 @@ def decide(book: Book, online: frozenset[str], *, most: int) -> Decision:
         there = [site for site in run.accepted if site in online and book.site(site).disabled is None]
         if len(there) < run.what.min_sites or any(site in online for site in undecided):
             continue
-        fits = all(load[site] < _cores(book, site) for site in there)
-        load.update(there)
+        _load(load, run, there)
+        fits = all(load[site, what] <= has for site in there for what, has in _gives(book, site).items())
         if fits and len(going) + len(start) < most:
             start.append(run.id)
     return Decision(tuple(run.id for run in runs if not run.offered), tuple(refuse), tuple(start))
@@ -187,9 +191,17 @@ class Scheduler:
         await asyncio.to_thread(self._inbox.blobs.sweep, wanted, UNUSED_S, self._inbox.clock.now())
 
 
-def _cores(book: Book, site: str) -> int:
-    hello = book.site(site).hello
-    return 1 if hello is None else max(1, hello.cores)
+def _load(load: Counter[tuple[str, str]], run: Run, sites: Sequence[str]) -> None:
+    """Add what a run asks of each of its sites."""
+    asked = {"cores": run.what.cores, "gpus": run.what.gpus, "memory": run.what.memory_mb << 20}
+    for site in sites:
+        load.update({(site, what): amount for what, amount in asked.items()})
+
+
+def _gives(book: Book, site: str) -> dict[str, float]:
+    """What a site has for runs."""
+    hello = book.site(site).hello or Hello(versions=[], software="")
+    return {"cores": max(1, hello.cores), "gpus": hello.gpus, "memory": hello.memory_bytes or math.inf}
 
 
 def _why(run: Run) -> str:

@@ -44,6 +44,9 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     min_sites: int
     priority: int
     progress_s: float | None = None
+    cores: int = 1
+    gpus: int = 0
+    memory_mb: int = 0
     request: str = ""  # the submitter's own name for it, so that it can be sent again
 
 

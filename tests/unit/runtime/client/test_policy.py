@@ -79,13 +79,8 @@ def test_what_the_policy_does_not_name_is_refused_with_the_reason(policy: SitePo
     [
         (replace(ASKED, here=()), "data", "'heart'"),
         (replace(ASKED, here=("hearts", "lungs")), "data", "'heart'"),
-        (
-            replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["numpy", "no-such-thing"])),
-            "requires",
-            "no-such-thing",
-        ),
-        (replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["numpy>=1"])), "requires", "not the name"),
-        (replace(ASKED, manifest=msgspec.structs.replace(MANIFEST, requires=["../x"])), "requires", "not the name"),
+        (replace(ASKED, lack=("requires", "this site has no no-such-thing installed")), "requires", "no-such-thing"),
+        (replace(ASKED, lack=("environment", "this site has no environment 'x'")), "environment", "'x'"),
     ],
 )
 def test_what_the_site_lacks_is_named_before_the_first_round(asked: Asked, code: str, words: str) -> None:

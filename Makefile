@@ -1,11 +1,12 @@
-# demo: four hospitals, on the light core.  test: all tests.  check: what CI runs.  bench: figures, as JSON.  docs: the site.
+# demo: four hospitals, on the light core.  test: all tests but test-heavy's, whose frameworks are too heavy for it.
+# check: what CI runs.  bench: figures, as JSON.  docs: the site.
 # ARGS is handed on: make test ARGS=tests/unit, make demo ARGS=--help
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 ARGS ?=
 
-.PHONY: demo test test-oracle check lint examples bench docs clean
+.PHONY: demo test test-heavy test-oracle check lint examples bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.stamp-core
@@ -13,6 +14,13 @@ demo: .venv/.stamp-core
 
 test: .venv/.stamp-dev
 	$(BIN)/pytest -q -n 2 $(ARGS)
+
+# JAX does not bear processes that fork, as other tests do: it is not imported beside them.
+test-heavy: .venv/.stamp-heavy
+	$(BIN)/pytest -q -n 2 -o addopts="-ra --strict-markers --strict-config --doctest-modules --import-mode=importlib" \
+		tests/heavy src/hansa/adapters/jax $(ARGS)
+	@set -e; root=$$PWD; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cd "$$work"; \
+	for file in "$$root"/examples/heavy/*.py; do echo "== examples/heavy/$${file##*/} --small"; "$$root"/$(BIN)/python "$$file" --small; done
 
 # Types against TensorFlow Federated's own package, which caps ml_dtypes and protobuf: in an environment of its own.
 test-oracle:
@@ -52,6 +60,10 @@ $(BIN)/python:
 .venv/.stamp-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.stamp-core
+
+.venv/.stamp-heavy: .venv/.stamp-dev
+	$(PIP) -e '.[heavy]'
+	@touch $@
 
 .venv/.stamp-docs: .venv/.stamp-dev
 	$(PIP) -e '.[docs]'

@@ -47,7 +47,7 @@ FOREIGN: dict[str, set[str]] = {
     **{module: set() for module in GROUND},
     "core": {"numpy", "ml_dtypes", "msgspec", "safetensors"},
 }  # others choose their libraries freely
-OPTIONAL = {"torch", "sklearn", "matplotlib", "PIL", "rich"}  # at module level only in the adapter of that name
+OPTIONAL = {"torch", "jax", "sklearn", "matplotlib", "PIL", "rich"}  # at module level only in the adapter of that name
 MODULES = sorted(SRC.glob("hansa/**/*.py"))
 
 
@@ -76,7 +76,7 @@ def violations(module: str, source: str) -> list[str]:
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own]
         ours = ours or (adapter == "script" and name.startswith("hansa.client"))  # the framework that it adapts
-        other_adapter = own == second == "adapters" and third != adapter
+        other_adapter = own == second == "adapters" and third not in {adapter, "training"}  # what they share
         part = f"{module}..".split(".")[2] if own == "runtime" else {"client": "hansa.client"}.get(own, own)
         hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})

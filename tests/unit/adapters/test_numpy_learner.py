@@ -216,7 +216,7 @@ def test_a_label_that_is_no_class_names_its_row(labels: Array) -> None:
 def test_rows_and_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="expected 3 features; got 2"):
         fit(softmax(2, 3), TWO_ROWS)
-    with pytest.raises(DataError, match="each row needs one label"):
+    with pytest.raises(DataError, match="each row needs one target"):
         fit(softmax(2, 2), SplitRows(TWO_ROWS.x, np.array([0]), 2))
     with pytest.raises(DataError, match="labels must be numbers"):
         fit(softmax(2, 2), SplitRows(TWO_ROWS.x, np.array(["a", "b"]), 2))

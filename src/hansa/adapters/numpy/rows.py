@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from hansa.core.protocols import Dataset
 from hansa.core.trees import Array
 from hansa.errors import DataError
 
@@ -68,15 +67,3 @@ def labels(y: Array, *, rows: int, classes: int) -> Array:
         row = int(np.argmax(wrong))
         raise DataError("a label is not a class of the model", path=f"y row {row}", expected=f"0 to {classes - 1}", got=y[row])
     return whole
-
-
-def training(data: Dataset) -> Dataset:
-    """The training part.
-
-    Raises:
-        DataError: it is empty.
-    """
-    part = data.part("train")
-    if len(part) == 0:
-        raise DataError("there are no rows to train on", path="train", got="0 rows", hint="give the site rows, or leave it out")
-    return part

@@ -17,6 +17,7 @@ from hansa.adapters.numpy import rows
 from hansa.adapters.numpy.nets import Net
 from hansa.adapters.numpy.optimizers import Optimizer
 from hansa.adapters.numpy.settings import Settings
+from hansa.adapters.training import training
 from hansa.core.gate import is_finite
 from hansa.core.protocols import Dataset, Update
 from hansa.core.task import Signal
@@ -53,7 +54,7 @@ class Client:
         place: str = "x",
     ) -> Client:
         """The rows of a site's training part in the order in which `rng` draws them. That x is finite is seen by training on it."""
-        part = rows.training(data)
+        part = training(data)
         x = rows.matrix(part.x, features=net.widths[0], dtype=dtype)
         y = rows.labels(part.y, rows=len(x), classes=max(net.widths[-1], 2))
         order, share = schedule(len(x), settings, rng, dtype)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from hansa.adapters.torch import leaves, rows
 from hansa.adapters.torch.held import Held
-from hansa.adapters.torch.loop import Plan, correction
+from hansa.adapters.torch.loop import correction
 from hansa.adapters.torch.objective import Objective
 from hansa.adapters.torch.rules import Chosen, Terms
+from hansa.adapters.training import Plan, order
 from hansa.core.protocols import Dataset, Update
 from hansa.core.trees import Array, Leaf, Tree
 from hansa.errors import ConfigError, DataError
@@ -89,7 +90,7 @@ def _clients(
             if mine.dtype != first.dtype or mine.shape[1:] != first.shape[1:]:
                 a, b = Leaf(mine.dtype, mine.shape[1:]), Leaf(first.dtype, first.shape[1:])
                 raise DataError("batched clients need rows of one kind", path=name, got=f"rows of {a}", expected=f"rows of {b}")
-        batches = list(rows.order(len(part), batch=plan.batch, steps=plan.count(len(part)), rng=rng))
+        batches = list(order(len(part), batch=plan.batch, steps=plan.count(len(part)), rng=rng))
         clients.append(_Client(slot, model, plan, part.x, part.y, batches))
     return clients
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from hansa.adapters.torch import batched, leaves, rows
 from hansa.adapters.torch.held import Held
-from hansa.adapters.torch.loop import Plan, train
+from hansa.adapters.torch.loop import train
 from hansa.adapters.torch.objective import Loss, Objective, Scores, name
 from hansa.adapters.torch.rules import Chosen, Factory, Name
+from hansa.adapters.training import Plan, epochs_of, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
@@ -91,11 +92,9 @@ class TorchLearner:
             raise ConfigError("not a number of threads", path="threads", got=repr(threads), expected="1 or more, or None")
         if fit is not None and not callable(fit):
             raise ConfigError("your own loop is a function", path="fit", got=repr(fit), expected="fit(module, rows, config)")
-        if epochs is not None and steps is not None:
-            raise ConfigError("give epochs or steps", path="steps", got=f"epochs={epochs}, steps={steps}")
         self._model, self._fit, self._device, self._threads = model, fit, device, threads
         self._honours = _honoured(honours, fit)
-        self._plan = Plan(lr, 1 if epochs is None else epochs, steps, batch)
+        self._plan = Plan.given(lr=lr, epochs=epochs, steps=steps, batch=batch)
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
         self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
         self._text = self._describe(scores, metrics)
@@ -128,7 +127,7 @@ class TorchLearner:
             SpecError: the tree is not one of this model.
             Aborted: `abort` was triggered.
         """
-        plan, part = self._plan.under(config), rows.training(data)
+        plan, part = self._plan.under(config), training(data)
         with self._at_work(rng) as device, torch.enable_grad():
             abort.check()
             if self._fit is not None:
@@ -137,7 +136,7 @@ class TorchLearner:
             held.module.train()
             steps = plan.count(len(part))
             x_y = rows.Rows(part.x, part.y, floats=held.floating(), device=device, targets=objective.targets)
-            order = rows.epochs(len(part), batch=plan.batch, steps=steps, rng=rng)
+            order = epochs_of(len(part), batch=plan.batch, steps=steps, rng=rng)
             batches = x_y.batches(order, size=plan.batch)
             loss = train(held, objective, batches, plan, optimizer=self._optimizer, abort=abort)
             return Update(held.delta(model), len(part), steps, plan.lr, loss)
@@ -158,7 +157,7 @@ class TorchLearner:
         """
         if self._fit is not None:
             raise ConfigError("a loop of your own cannot train batched clients", path="fit", hint="the loop engine takes any")
-        plans, parts = [self._plan.under(config) for config in configs], [rows.training(data) for data in datasets]
+        plans, parts = [self._plan.under(config) for config in configs], [training(data) for data in datasets]
         if not models:
             return []
         with self._at_work(rngs[0]) as device:

@@ -1,10 +1,8 @@
-"""One client's local training: how much of it was asked for, and the built-in loop."""
+"""One client's local training: the built-in loop."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,62 +11,10 @@ from hansa.adapters.torch import leaves
 from hansa.adapters.torch.held import Held
 from hansa.adapters.torch.objective import Objective
 from hansa.adapters.torch.rules import Chosen, Terms
-from hansa.core.protocols import FitConfig
+from hansa.adapters.training import Plan
 from hansa.core.task import Signal
 from hansa.core.trees import Leaf, Tree
 from hansa.errors import ConfigError, SpecError
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One local training with nothing left open. `steps` None means `epochs`; `batch` 0 means all rows a step.
-
-    Raises:
-        ConfigError: a number that cannot be; names the setting.
-    """
-
-    lr: float
-    epochs: int
-    steps: int | None
-    batch: int
-    clip: float | None = None
-    proximal: float = 0.0
-    correction: Tree | None = None
-
-    def __post_init__(self) -> None:
-        for key, least in (("epochs", 1), ("steps", 1), ("batch", 0)):
-            value = getattr(self, key)
-            if not (value is None and key == "steps") and (type(value) is not int or value < least):
-                raise ConfigError("not a length of training", path=key, got=repr(value), expected=f"an integer, {least} or more")
-        for key in ("lr", "proximal", "clip"):
-            value = getattr(self, key)
-            if value is None and key == "clip":
-                continue
-            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise ConfigError("not a setting of training", path=key, got=repr(value), expected="a finite number, 0 or more")
-        if self.clip == 0:
-            raise ConfigError("a gradient of norm 0 trains nothing", path="clip", got=self.clip, expected="more than 0, or None")
-
-    def under(self, config: FitConfig) -> Plan:
-        """What the algorithm asks for, and this plan's settings where it asks for nothing."""
-        return Plan(
-            lr=self.lr if config.lr is None else config.lr,
-            epochs=self.epochs if config.epochs is None else config.epochs,
-            # An algorithm that asks for epochs means epochs, though the learner was set to steps.
-            steps=(self.steps if config.epochs is None else None) if config.steps is None else config.steps,
-            batch=self.batch if config.batch is None else config.batch,
-            clip=config.clip,
-            proximal=config.proximal,
-            correction=config.correction,
-        )
-
-    def count(self, rows: int) -> int:
-        """Steps over this many rows."""
-        return self.epochs * -(-rows // (self.batch or rows)) if self.steps is None else self.steps
-
-    def config(self) -> FitConfig:
-        """The same as the record that a user's own loop is given."""
-        return FitConfig(self.lr, self.epochs, self.steps, self.batch, self.clip, self.proximal, self.correction)
 
 
 def correction(tree: Tree | None, params: Mapping[str, Tensor]) -> list[Tensor | None]:

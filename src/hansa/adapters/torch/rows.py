@@ -9,51 +9,12 @@ import torch
 from torch import Tensor
 
 from hansa.adapters.torch.objective import Targets
-from hansa.core.protocols import Dataset
+from hansa.adapters.training import require_targets
 from hansa.core.trees import Array, Leaf
 from hansa.errors import DataError
 
 _NATIVE = (torch.float32, torch.float64, torch.int64)
 _WINDOW_BYTES = 1 << 20  # of rows gathered ahead, for several steps in one copy that stays in the cache
-
-
-def training(data: Dataset) -> Dataset:
-    """The training part.
-
-    Raises:
-        DataError: it is empty, or x and y are of different lengths.
-    """
-    part = data.part("train")
-    if len(part) == 0:
-        raise DataError("there are no rows to train on", path="train", got="0 rows", hint="give the site rows, or leave it out")
-    require_targets(part.x, part.y)
-    return part
-
-
-def require_targets(x: Array, y: Array) -> None:
-    """Return if there is a target for each row.
-
-    Raises:
-        DataError: there is not.
-    """
-    if len(x) != len(y):
-        raise DataError("each row needs one target", path="y", expected=f"{len(x)} targets", got=len(y))
-
-
-def epochs(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
-    """The row numbers of each epoch: a permutation, the last one cut where the steps end. Batch 0 is all rows a step."""
-    size = batch or n
-    for done in range(0, steps, -(-n // size)):
-        # All rows at once need no permutation, and the other learners draw none either.
-        rows = rng.permutation(n) if batch else np.arange(n)
-        yield rows[: (steps - done) * size]
-
-
-def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterator[Array]:
-    """The row numbers of each step: an epoch cut into batches, the last one short."""
-    for rows in epochs(n, batch=batch, steps=steps, rng=rng):
-        for start in range(0, len(rows), batch or n):
-            yield rows[start : start + (batch or n)]
 
 
 def input_dtype(x: Array, floats: torch.dtype) -> torch.dtype:

@@ -33,7 +33,9 @@ alone = local_only(learner, rounds=ROUNDS, standardise=True, keep_local=True)
 def everywhere(seed: int) -> tuple[list[str], list[str], Array]:
     """The models, the hospitals, and the AUC of each model at each (models, hospitals); nan where it is not defined."""
     sites = partition.column(datasets.heart(), split=(0.7, 0.0, 0.3), seed=seed)
-    shared = {name: hs.simulate(hs.Job(name, training, data="heart"), sites, seed=seed).model for name, training in together.items()}
+    shared = {
+        name: hs.simulate(hs.Job(name, training, data="heart"), sites, seed=seed).model for name, training in together.items()
+    }
     measuring = cross_site(learner, models=shared, local=True, personal=["*"], metrics=["auc"])
     matrix = hs.simulate(hs.Job("everywhere", hs.Sequence(alone, measuring), data="heart"), sites, seed=seed).value[-1]
     models = [*(f"{site} (local)" for site in matrix.sites), *shared]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e import flow_jobs, jobs
+from tests.e2e import flow_jobs
 from tests.e2e.agents import SITE_TOML, agents, furnish
+from tests.e2e.test_up import hansa, up
 from tests.e2e.world import Caller, make_project, serving
 
+from hansa.config.jobfile import read
 from hansa.data.federated import FederatedRows
 from hansa.simulation.engine import simulate
 
@@ -36,7 +39,7 @@ FILES = ("model.safetensors", "best.safetensors", "matrix.json")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of the simulation, on sites of the same names."""
     out = tmp_path_factory.mktemp("simulated") / "run"
-    simulate(flow_jobs.job, {"heart": FederatedRows(NAMES, jobs.data.load)}, seed=7, out=out)
+    simulate(flow_jobs.job, {"heart": FederatedRows(NAMES, flow_jobs.SITES.load)}, seed=7, out=out)
     return {name: (out / name).read_bytes() for name in FILES}
 
 
@@ -60,6 +63,7 @@ def test_a_model_that_goes_round_and_the_matrix_of_all_models_survive_kills_and_
             os.kill(pid, signal.SIGKILL)  # among the models
         shown = lea.ended(run)
         assert shown["state"] == "completed", shown
+        assert json.loads(lea.file(run, "matrix.json"))["missing"] == []
         assert {name: lea.file(run, name) for name in FILES} == expected
         lines = lea.file(run, "metrics.jsonl").splitlines()
         assert [json.loads(line)["round"] for line in lines] == [*range(1, 9)]
@@ -79,3 +83,58 @@ def test_a_model_that_goes_round_and_the_matrix_of_all_models_survive_kills_and_
 
 def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name != key}
+
+
+STATISTICS = """
+[data]
+source = "heart"
+[algorithm]
+name = "statistics"
+classes = 2
+"""
+EVALUATE = """
+[data]
+source = "heart"
+[learner]
+kind = "numpy.logistic"
+[algorithm]
+name = "evaluate"
+model = "home"
+[metrics]
+names = ["auc", "loss"]
+"""
+
+
+def test_by_commands_under_hansa_up_each_workflow_gives_the_files_of_the_simulation(tmp_path: Path) -> None:
+    names = [f"site-{number}" for number in range(1, 5)]
+    sites = FederatedRows(names, flow_jobs.SITES.load)
+    reference, kit = str(Path(flow_jobs.__file__)), str(tmp_path / "fed" / "kits" / "admin")
+
+    def said(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run(hansa(*arguments, "--json"), capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def brought(job: str, out: str) -> Path:
+        run = said("job", "submit", job, "--kit", kit, "--seed", "5", "--wait")["run"]
+        said("job", "download", run, "--out", out, "--kit", kit)
+        return tmp_path / out
+
+    with up(tmp_path / "fed", "--data", f"{reference}:data"):
+        home = brought(f"{reference}:job", "home")
+        (tmp_path / "statistics.toml").write_text(STATISTICS)
+        (tmp_path / "evaluate.toml").write_text(EVALUATE)
+        described, evaluated = brought("statistics.toml", "described"), brought("evaluate.toml", "evaluated")
+    simulate(flow_jobs.job, {"heart": sites}, seed=5, out=tmp_path / "simulated", workers=2)
+    for name in FILES:
+        assert (home / name).read_bytes() == (tmp_path / "simulated" / name).read_bytes()
+    for folder, name in ((described, "result.json"), (evaluated, "matrix.json")):
+        file = folder.name.replace("described", "statistics").replace("evaluated", "evaluate")
+        simulate(read(tmp_path / f"{file}.toml").job(), sites, seed=5, out=tmp_path / file)
+        assert (folder / name).read_bytes() == (tmp_path / file / name).read_bytes()
+    shown = said("runs", "show", "home", "--root", str(tmp_path))
+    assert list(shown["matrix"]["cells"]["site-2 (local)"]) == names
+    assert shown["matrix"]["cells"]["final"] == json.loads((evaluated / "matrix.json").read_bytes())["cells"]["model"]
+    assert (home / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert said("runs", "show", "described", "--root", str(tmp_path))["result"]["rows"] == 920

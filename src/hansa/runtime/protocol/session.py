@@ -17,6 +17,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ LEEWAY_S: Final = 60.0
 PROOF_LIMIT: Final = 16 * 1024  # bytes; with two certificates a proof has about 3,000
 TOKEN_LIMIT: Final = 2 * 1024
 SECRET_BYTES: Final = 32
+REMEMBERED: Final = 4_096  # keys, and tokens, whose reading is remembered: the same parties ask again and again
 _PROOF_TYPE, _TOKEN_TYPE = "dpop+jwt", "hansa+jwt"
 _CLOCK: Final = "set the clocks of site and server by NTP"
 _SYSTEM: Final = "use a Hansa of the project's version"
@@ -150,7 +152,7 @@ def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Se
     if len(text) > PROOF_LIMIT:
         raise IdentityError("no_proof", "the proof is too long", got=f"{len(text):,} characters", hint=_SYSTEM)
     signed = _extract(text, _PROOFS, code="no_proof")
-    key, chain = _proof_key(signed.headers())
+    key, thumbprint, chain = _proof_key(signed.headers())
     _verify(signed, key, _PROOFS, "the proof is not signed by its key")
     request = _claims(signed.payload, _Request, code="no_proof")
     if (request.htm, request.htu) != (method.upper(), _plain(url)):
@@ -163,7 +165,6 @@ def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Se
         raise IdentityError(
             "clock_skew", "the proof is not of this minute", expected=f"at most {leeway_s:.0f} s", got=got, hint=_CLOCK
         )
-    thumbprint = key.thumbprint()
     seen.remember(thumbprint, request.jti, now=now, keep_s=2 * leeway_s)
     return Proof(thumbprint, chain, request.ath, request.jti)
 
@@ -193,11 +194,7 @@ def check_token(secret: bytes, token: str | None, proof: Proof, *, now: float) -
     """
     if not token or len(token) > TOKEN_LIMIT:
         raise IdentityError("no_token", "the request has no token", hint="ask for one: POST /v1/token")
-    signed = _extract(token, _TOKENS, code="bad_signature")
-    if signed.headers().get("typ") != _TOKEN_TYPE:
-        raise IdentityError("bad_signature", "not a token of this system", hint="ask for one: POST /v1/token")
-    _verify(signed, OctKey.import_key(secret), _TOKENS, "the token was not issued by this server since it started")
-    claims = _claims(signed.payload, _Claims, code="bad_signature")
+    claims = _issued(secret, token)
     if not hmac.compare_digest(claims.jkt, proof.thumbprint):
         hint = "the token was issued to another key: if that was not you, revoke the name: hansa provision revoke NAME"
         raise IdentityError("stolen_token", "the token came without its key", got=claims.sub, hint=hint)
@@ -218,8 +215,25 @@ def check_token(secret: bytes, token: str | None, proof: Proof, *, now: float) -
     )
 
 
-def _proof_key(header: dict[str, Any]) -> tuple[ECKey, tuple[bytes, ...]]:
-    """The public key in a proof's header, and the certificates, whose first must be for that key."""
+@lru_cache(REMEMBERED)
+def _issued(secret: bytes, token: str) -> _Claims:
+    """What a token says, if it was signed with the secret. When it ends, and whose it is, is not looked at."""
+    signed = _extract(token, _TOKENS, code="bad_signature")
+    if signed.headers().get("typ") != _TOKEN_TYPE:
+        raise IdentityError("bad_signature", "not a token of this system", hint="ask for one: POST /v1/token")
+    _verify(signed, OctKey.import_key(secret), _TOKENS, "the token was not issued by this server since it started")
+    return _claims(signed.payload, _Claims, code="bad_signature")
+
+
+@lru_cache(REMEMBERED)
+def _public_key(x: str, y: str) -> tuple[ECKey, str]:
+    """The P-256 key of these coordinates, and its thumbprint."""
+    key = ECKey.import_key({"kty": "EC", "crv": "P-256", "x": x, "y": y})
+    return key, key.thumbprint()
+
+
+def _proof_key(header: dict[str, Any]) -> tuple[ECKey, str, tuple[bytes, ...]]:
+    """The public key in a proof's header with its thumbprint, and the certificates, whose first must be for that key."""
     jwk = header.get("jwk")
     if header.get("typ") != _PROOF_TYPE or header.get("alg") != "ES256" or not header.keys() <= {"typ", "alg", "jwk", "x5c"}:
         raise IdentityError(
@@ -229,7 +243,7 @@ def _proof_key(header: dict[str, Any]) -> tuple[ECKey, tuple[bytes, ...]]:
         raise IdentityError("bad_signature", "the proof's key is not a public P-256 key", hint=_SYSTEM)
     texts = header.get("x5c", [])
     try:
-        key = ECKey.import_key(jwk)
+        key, thumbprint = _public_key(jwk["x"], jwk["y"])
         chain = tuple(base64.b64decode(text, validate=True) for text in texts)
         leaf = x509.load_der_x509_certificate(chain[0]).public_key() if chain else key.public_key
     except (JoseError, ValueError, TypeError, binascii.Error) as error:
@@ -237,7 +251,7 @@ def _proof_key(header: dict[str, Any]) -> tuple[ECKey, tuple[bytes, ...]]:
     if leaf != key.public_key:
         hint = "certificate and key of the kit do not belong together: unpack the kit anew"
         raise IdentityError("bad_signature", "the proof is signed by another key than its certificate's", hint=hint)
-    return key, chain
+    return key, thumbprint, chain
 
 
 def _extract(text: str, registry: jws.JWSRegistry, *, code: str) -> jws.CompactSignature:

@@ -91,7 +91,7 @@ async def file(request: Asked, name: str, path: str) -> Stream:
     place = await people.file(asker, name, str(path).lstrip("/"))
     size = place.stat().st_size
     begin, end = transfers.wanted(request.headers.get("range"), size)
-    return ranged(transfers.pieces(place, begin, end, partial(people.door.still, asker)), begin, end, size)
+    return ranged(transfers.pieces(place, begin, end, people.way, partial(people.door.still, asker)), begin, end, size)
 
 
 @get("/api/runs/{name:str}/plan")

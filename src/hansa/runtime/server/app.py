@@ -48,7 +48,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.config.response_cache import ResponseCacheConfig
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi import OpenAPIConfig
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -197,6 +197,8 @@ def _malformed(_: Request[Any, Any, Any], error: msgspec.MsgspecError) -> Respon
 
 
 def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if isinstance(error, InternalServerException) and "disconnected" in error.detail:  # the sender has gone, and hears nothing
+        return problem(400, "cut", error.detail)
     if error.status_code >= 500:
         return _fault(request, error)
     extra = error.extra if isinstance(error.extra, list) else []

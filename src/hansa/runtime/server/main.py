@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from hansa.errors import InputError, UnreachableError
@@ -37,6 +39,8 @@ from hansa.runtime.store.events import SqliteEvents
 from hansa.runtime.store.group import GroupCommit
 
 MOST_RUNS: Final = 8  # that go on at once
+BUFFER: Final = 64 * 1024  # bytes of a connection that are read ahead; a request's headers have less than 20,000
+CONNECTIONS: Final = 16_384  # at once; beyond it, who comes waits. A site has two or three, and keeps them
 STOP_S: Final = 5.0  # for requests that are under way when the server stops
 _TRY_S: Final = 0.02
 
@@ -53,12 +57,20 @@ def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Call
     kit = load_kit(kit_folder)
     if kit.kind != "server":
         raise InputError("not a server's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit named `server`")
+    _allow_files()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     mode = (kit.server or ServerSettings()).sandbox
     if why := sandbox.fault(mode, kit.folder):
         hint = 'mend it, or set [server] sandbox = "basic" in project.toml and provision again'
         raise sandbox.SandboxError("runs cannot be enclosed as [server] sandbox says", expected=mode, got=why, hint=hint)
     asyncio.run(_serve(kit, environment, ready, most))
+
+
+def _allow_files() -> None:
+    """Open as many files as the system lets us: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str], None], most: int) -> None:
@@ -112,9 +124,11 @@ def _granian(kit: Kit, settings: ServerSettings, port: int, app: Any) -> _Embedd
         port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=BUFFER),
         websockets=False,
         log_enabled=False,
         backlog=1024,
+        backpressure=CONNECTIONS,
         ssl_cert=kit.certificate if settings.tls else None,
         ssl_key=kit.key if settings.tls else None,
         ssl_ca=kit.ca if kit.direct else None,

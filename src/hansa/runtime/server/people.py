@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -28,6 +28,7 @@ from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.progress import Progresses
 from hansa.runtime.server.scheduler import Scheduler
 from hansa.runtime.server.state import PROJECT, Run, Submitted, stream_of
+from hansa.runtime.server.transfers import Way
 from hansa.runtime.server.views import (
     Audit,
     EventList,
@@ -65,6 +66,7 @@ class People:
     live: Live
     progresses: Progresses
     ca: x509.Certificate
+    way: Way = field(default_factory=Way)
 
     async def submit(self, asker: Asker, asked: Submission) -> RunView:
         """The run that was made of a bundle.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from hansa.runtime.protocol.messages import LOST_AFTER_S
+
+BEATS: Final = 3  # heartbeats that a site misses before it is taken for lost
 
 
 class Presence:
@@ -48,15 +51,22 @@ class Presence:
         return None if at is None else time.monotonic() - at
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Tell of sites that have gone, until the server stops. Wakes when the next one could be gone, not more often."""
+        """Tell of sites that have gone, until the server stops. Wakes when the next one could be gone, or after a heartbeat."""
         while not stop.is_set():
             now = time.monotonic()
             for site in [site for site, at in self._heard.items() if site not in self._gone and now - at >= self._lost_after_s]:
                 self._gone.add(site)
                 self._on_gone(site, f"not heard of for {self._lost_after_s:.0f} s")
-            there = [at for site, at in self._heard.items() if site not in self._gone]
+            next_gone = min((at for site, at in self._heard.items() if site not in self._gone), default=now) + self._lost_after_s
+            wakes = min(next_gone, now + self._lost_after_s / BEATS)
             try:
-                async with asyncio.timeout(min(there, default=now) + self._lost_after_s - now):
+                async with asyncio.timeout(wakes - now):
                     await stop.wait()
             except TimeoutError:
-                continue
+                self._forgive(time.monotonic() - wakes)
+
+    def _forgive(self, late_s: float) -> None:
+        """While this process itself stood still, nobody could be heard: that time does not count against the sites."""
+        if late_s > self._lost_after_s / (10 * BEATS):
+            now = time.monotonic()
+            self._heard = {site: min(now, at + late_s) for site, at in self._heard.items()}

@@ -196,16 +196,8 @@ async def store(request: Asked, digest: str) -> Response[None]:
         raise InputError("an upload says its place and its size", expected="headers Upload-Offset and Upload-Length", got=numbers)
     offset, size = map(int, numbers)
     limit = people.door.policy.rules.max_job_mb << 20 if asker.member.kind == "admin" else transfers.UPLOAD_LIMIT
-    here = await transfers.upload(
-        people.inbox.blobs,
-        digest,
-        asker.name,
-        offset=offset,
-        size=size,
-        content=request.stream(),
-        limit=limit,
-        allowed=partial(people.door.still, asker),
-    )
+    part, allowed = transfers.Part(digest, asker.name, offset, size), partial(people.door.still, asker)
+    here = await transfers.upload(people.inbox.blobs, part, request.stream(), people.way, limit=limit, allowed=allowed)
     return Response(None, status_code=204, headers={"Upload-Offset": str(here)})
 
 
@@ -217,7 +209,7 @@ async def fetch(request: Asked, digest: str) -> Stream:
     if size is None or not people.inbox.book.may_read(asker.name, digest):
         raise MissingBlobError("there is no such blob for this site", path=digest[:64])
     begin, end = transfers.wanted(request.headers.get("range"), size)
-    content = transfers.pieces(people.inbox.blobs.path(digest), begin, end, partial(people.door.still, asker))
+    content = transfers.pieces(people.inbox.blobs.path(digest), begin, end, people.way, partial(people.door.still, asker))
     return ranged(content, begin, end, size)
 
 

@@ -1,10 +1,16 @@
-"""Blobs over HTTP: uploads that go on where they stopped, downloads of ranges; each piece is for someone still in the roster."""
+"""Blobs over HTTP: uploads that go on where they stopped, downloads of ranges; each piece is for someone still in the roster.
+
+A thousand sites fetch at once when a round begins, and send when it ends. The more of them, the smaller the pieces that are held of
+each: memory stays bounded, and a slow party holds nobody up.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,7 +21,38 @@ from hansa.runtime.store.blob import Blobs, MissingBlobError, OffsetError
 Allowed: TypeAlias = Callable[[], None]
 
 UPLOAD_LIMIT: Final = 64 << 30  # bytes of one blob: beyond any model of today; the disk's reserve refuses sooner
+HELD: Final = 32 << 20  # bytes on their way in one direction, from which on pieces are small
+PIECE: Final = 16 * 1024  # the smallest one
+QUEUED: Final = 8  # pieces of a response that Granian takes ahead of its receiver
 _RANGE: Final = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
+
+
+@dataclass
+class Way:
+    """What is on its way: bytes of uploads that are in memory, and how many downloads there are."""
+
+    held: int = 0
+    downloads: int = 0
+
+    @property
+    def incoming(self) -> int:
+        """How many bytes to hold of an upload before they are written."""
+        return CHUNK if self.held < HELD else 4 * PIECE
+
+    @property
+    def outgoing(self) -> int:
+        """How many bytes of a download to hand on at once, of which the HTTP server holds a few."""
+        return max(PIECE, min(CHUNK, HELD // (QUEUED * max(1, self.downloads))))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a request brings of an upload: of which blob, whose, and where it belongs."""
+
+    digest: str
+    owner: str
+    offset: int
+    size: int  # of the whole blob
 
 
 async def received(blobs: Blobs, digest: str, owner: str) -> int:
@@ -23,9 +60,7 @@ async def received(blobs: Blobs, digest: str, owner: str) -> int:
     return await asyncio.to_thread(blobs.received, digest, owner=owner)
 
 
-async def upload(
-    blobs: Blobs, digest: str, owner: str, *, offset: int, size: int, content: AsyncIterator[bytes], limit: int, allowed: Allowed
-) -> int:
+async def upload(blobs: Blobs, asked: Part, content: AsyncIterator[bytes], way: Way, *, limit: int, allowed: Allowed) -> int:
     """How many bytes are here after what is sent; the last one makes the blob whole, durable and verified.
 
     What has come stays when the rest does not. `allowed` is asked before each block, and raises to cut the transfer.
@@ -33,12 +68,13 @@ async def upload(
     Raises:
         InputError: over a limit. OffsetError: it does not continue what is here. DigestError: others than the digest says.
     """
+    offset, size = asked.offset, asked.size
     if size > limit:
-        raise InputError("the upload is too large", path=digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
-    part = await asyncio.to_thread(blobs.upload, digest, size, owner=owner)
+        raise InputError("the upload is too large", path=asked.digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
+    part = await asyncio.to_thread(blobs.upload, asked.digest, size, owner=asked.owner)
     if offset != part.offset:
-        raise OffsetError("the chunk does not continue the upload", path=digest[:64], got=offset, expected=part.offset)
-    async for block in _blocks(content):
+        raise OffsetError("the chunk does not continue the upload", path=asked.digest[:64], got=offset, expected=part.offset)
+    async for block in _blocks(content, way):
         allowed()
         offset = await asyncio.to_thread(part.append, offset, block)
     if offset == size:
@@ -46,17 +82,22 @@ async def upload(
     return offset
 
 
-async def _blocks(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _blocks(content: AsyncIterator[bytes], way: Way) -> AsyncIterator[bytes]:
     """The bytes in blocks that are worth a thread."""
     held, size = list[bytes](), 0
-    async for piece in content:
-        held.append(piece)
-        size += len(piece)
-        if size >= CHUNK:
+    try:
+        async for piece in content:
+            held.append(piece)
+            size += len(piece)
+            way.held += len(piece)
+            if size >= way.incoming:
+                yield b"".join(held)
+                way.held -= size
+                held, size = [], 0
+        if size:
             yield b"".join(held)
-            held, size = [], 0
-    if size:
-        yield b"".join(held)
+    finally:
+        way.held -= size
 
 
 def wanted(header: str | None, size: int) -> tuple[int, int]:
@@ -75,18 +116,31 @@ def wanted(header: str | None, size: int) -> tuple[int, int]:
     return begin, end
 
 
-async def pieces(path: Path, begin: int, end: int, allowed: Allowed) -> AsyncIterator[bytes]:
+async def pieces(path: Path, begin: int, end: int, way: Way, allowed: Allowed) -> AsyncIterator[bytes]:
     """The file's bytes [begin, end), piece by piece; `allowed` is asked before each, and raises to cut the transfer."""
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError as error:
         raise MissingBlobError("there is no such blob", path=path.name) from error
-    with file:
-        file.seek(begin)
-        while begin < end:
-            allowed()
-            piece = await asyncio.to_thread(file.read, min(CHUNK, end - begin))
-            if not piece:
-                raise StorageError("a file has become shorter", path=path.name)
-            begin += len(piece)
-            yield piece
+    way.downloads += 1
+    try:
+        with file:
+            while begin < end:
+                allowed()
+                size = min(way.outgoing, end - begin)
+                piece = _cached(file.fileno(), begin, size) or await asyncio.to_thread(os.pread, file.fileno(), size, begin)
+                if not piece:
+                    raise StorageError("a file has become shorter", path=path.name)
+                begin += len(piece)
+                yield piece
+    finally:
+        way.downloads -= 1
+
+
+def _cached(handle: int, offset: int, size: int) -> bytes:
+    """Bytes of the file that are in memory already; nothing if the disk would have to be waited for, or cannot say."""
+    buffer = bytearray(size)
+    try:
+        return bytes(memoryview(buffer)[: os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)])
+    except OSError:
+        return b""

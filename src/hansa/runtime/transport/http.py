@@ -28,6 +28,7 @@ CONNECT_S: Final = 4.0  # a fault of TLS, identity or name is told within 5 s
 QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for again
 RENEW_S: Final = 30.0  # before a token ends
 SKEW_S: Final = 30.0  # beyond which a clock is told of; at 60 s the server refuses
+IDLE_S: Final = 25.0  # an unused connection is kept: a handshake costs as much as ten requests; the server closes it after 30 s
 _FIRST_S, _LONGEST_S = 0.1, 5.0  # pauses before a request is repeated
 _LOG: Final = logging.getLogger("hansa.transport")
 
@@ -74,7 +75,7 @@ class Connection:
     ) -> None:
         self._who, self._retry, self._proxy, self._passing = credentials, retry, proxy, passing
         self._context = tls(credentials.ca, credentials.certificate, credentials.key_file)
-        limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=4, keepalive_expiry=IDLE_S)
         timeout = httpx.Timeout(QUIET_S, connect=CONNECT_S)
         self._http = httpx.AsyncClient(verify=self._context, trust_env=False, proxy=proxy, limits=limits, timeout=timeout)
         self._lines = Lines(self._line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -55,3 +56,18 @@ async def test_the_agent_that_greeted_last_displaces_those_before_and_nobody_who
     presence.greeted("north", "")
     assert presence.displaced("north", "first")
     assert not presence.displaced("north", "")
+
+
+async def test_time_in_which_the_server_itself_stood_still_does_not_count_against_a_site() -> None:
+    gone: list[str] = []
+    stop = asyncio.Event()
+    presence = Presence(["known"], lambda site, _: gone.append(site), lost_after_s=0.9)
+    watching = asyncio.create_task(presence.watch(stop))
+    await asyncio.sleep(0)  # it has begun to watch
+    time.sleep(1.5)  # the whole process is held up, longer than a silence may last
+    await asyncio.sleep(0.1)
+    assert gone == []
+    assert presence.online("known")
+    stop.set()
+    async with asyncio.timeout(5):
+        await watching

@@ -24,7 +24,7 @@ from hansa.core.job import Job
 from hansa.core.task import FLContext, Signal
 from hansa.data.federated import Rows
 from hansa.errors import InputError
-from hansa.runtime.client.loop import credentials_of
+from hansa.runtime.client.renewing import credentials_of
 from hansa.runtime.config import load_kit
 from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, Ack, Assignment, Beat, Hello, Result, Welcome, Work
 from hansa.runtime.transport.blobs import download, upload

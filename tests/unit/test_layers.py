@@ -41,7 +41,7 @@ OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a p
     "client": {"protocol", "transport", "config", "manifest"} | LEAVES,
     "provision": {"config", "authz", "toml"},
     "admin": {"config", "manifest", "protocol", "transport"} | LEAVES,  # neither server nor client: it speaks HTTP to the one
-    "hansa.client": {"client", "sandbox"},
+    "hansa.client": {"sandbox"},
 }
 FOREIGN: dict[str, set[str]] = {
     **{module: set() for module in GROUND},

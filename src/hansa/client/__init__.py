@@ -6,6 +6,6 @@ while task := hc.receive():
     hc.send(model.state_dict(), {"loss": loss}, examples=len(rows))
 """
 
-from hansa.client.door import Rows, SiteRows, Task, aborted, data, federated, receive, send
+from hansa.client.door import Rows, SiteRows, Task, aborted, data, federated, receive, send, track
 
-__all__ = ["Rows", "SiteRows", "Task", "aborted", "data", "federated", "receive", "send"]
+__all__ = ["Rows", "SiteRows", "Task", "aborted", "data", "federated", "receive", "send", "track"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import os
 import random
@@ -29,6 +30,7 @@ from hansa.client.line import (
     Needs,
     Sent,
     ToScript,
+    Tracked,
     data_file,
     encode,
     reply_file,
@@ -161,6 +163,16 @@ class Door:
             self._given[label] = self._loaded(label)
         return self._given[label]
 
+    def track(self, values: Mapping[str, Any], step: int | None, of: int | None) -> None:
+        """Tell where training is; nothing where there is no task.
+
+        Raises:
+            InputError: a value is no number.
+        """
+        numbers = {name: value if math.isfinite(value) else None for name, value in _numbers(values).items()}
+        if self._task is not None:
+            self.tell(Tracked(values=numbers, step=step, of=of))
+
     def aborted(self) -> bool:
         """Whether the present task is not wanted any more."""
         while not self._ended and select.select([self._channel], [], [], 0)[0]:
@@ -284,6 +296,16 @@ def data(label: str = "") -> Any:
         DataError: the site has no such data, or none that a script can be given.
     """
     return _door().data(label)
+
+
+def track(step: int | None = None, of: int | None = None, **values: Any) -> None:
+    """Tell how training goes while it goes on: `track(batch, batches, loss=loss)`. People see it while the site still works, if its
+    policy lets metrics out; a simulation writes it to live.jsonl. It is progress: the task is not given up.
+
+    Raises:
+        InputError: a value is no number.
+    """
+    _door().track(values, step, of)
 
 
 def aborted() -> bool:

@@ -3,7 +3,8 @@
 Hansa -> script                        script -> Hansa
 Do      a task                         Asks    it called receive() and waits
 Given   the site's data of a label     Needs   it called data()
-Abort   the task is not wanted         Sent    the reply stands in its file
+Abort   the task is not wanted         Tracked numbers and steps while it works
+                                       Sent    the reply stands in its file
                                        Raised  an exception that nobody caught; it ends
 When Hansa closes the line there is nothing more to do.
 """
@@ -68,6 +69,14 @@ class Needs(Line, frozen=True):
     label: str = ""
 
 
+class Tracked(Line, frozen=True):
+    """Where training is: numbers (None is one that is not finite), and step `step` of `of`."""
+
+    values: dict[str, float | None] = {}
+    step: int | None = None
+    of: int | None = None
+
+
 class Sent(Line, frozen=True):
     """The reply to a task is in `reply_file`: params, metrics, and as headers `kind` and `examples`."""
 
@@ -82,7 +91,7 @@ class Raised(Line, frozen=True):
 
 
 ToScript: TypeAlias = Do | Given | Abort
-FromScript: TypeAlias = Asks | Needs | Sent | Raised
+FromScript: TypeAlias = Asks | Needs | Tracked | Sent | Raised
 
 _ENCODER: Final = msgspec.json.Encoder()
 _TO_SCRIPT: Final[msgspec.json.Decoder[ToScript]] = msgspec.json.Decoder(ToScript)

@@ -32,6 +32,8 @@ def evaluation(layers: Personal, part: Part, metrics: Sequence[Metric], *, name:
     on_site = layers.learner if isinstance(layers.learner, SiteLearner) else None
 
     def evaluate(model: Tree, data: Dataset, *, ctx: FLContext, abort: Signal) -> Scores:
+        if on_site is not None and not metrics:
+            return Scores({}, {})
         if on_site is not None:
             values, rows_seen = on_site.evaluate_at(layers.whole(model, data, ctx), data, part, ctx=ctx, abort=abort)
             return Scores(*told(values, rows_seen, metrics))

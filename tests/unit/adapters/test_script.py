@@ -24,6 +24,7 @@ from hansa.core.protocols import FitConfig, Update
 from hansa.core.task import Aborted, FLContext, Shareable, Signal
 from hansa.data.rows import Rows
 from hansa.errors import ClientError, ConfigError, InputError, SpecError
+from hansa.simulation.sites import Tracks
 
 MODEL = {"w": np.array([1.0, 2.0]), "on": np.array([True, False])}
 HEAD = "import os, sys, time\nfrom pathlib import Path\nimport numpy as np\nimport hansa.client as hc\n"
@@ -95,6 +96,15 @@ def test_weights_become_a_change_metrics_are_named_for_training_and_one_process_
     tasks = ["north 1 [('epochs', 2)]", "north 2 [('epochs', 2)]", "south 1 [('epochs', 2)]"]
     assert [each for each in script.notes if "epochs" in each] == tasks
     assert script.notes.count("ends") == 2  # what stands after the loop runs, too
+
+
+def test_what_a_script_tracks_is_told_while_it_works(script: Script) -> None:
+    script.learns(LOOP + "    hc.track(3, 4, loss=0.5, slope=float('nan'))\n    hc.send(model)\n    hc.track(4, 4)\n")
+    tracks = Tracks()
+    script.fit(tracker=tracks)
+    (told,) = tracks
+    assert (told.step, told.of, told.values["loss"]) == (3, 4, 0.5)
+    assert np.isnan(told.values["slope"])
 
 
 def test_a_change_is_taken_as_it_is_and_rows_reach_the_script(script: Script) -> None:

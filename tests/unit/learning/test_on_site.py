@@ -20,6 +20,7 @@ from hansa.learning.fedper import fedper
 from hansa.learning.on_site import Reported
 from hansa.learning.scaffold import scaffold
 from hansa.simulation.engine import simulate
+from hansa.simulation.evaluate import evaluate
 
 SITES = paths({"north": ".", "south": "."})
 
@@ -71,6 +72,8 @@ def test_without_metrics_nobody_is_asked_to_evaluate() -> None:
 
     result = simulate(Job("c", fedavg(Blind(metrics=()), rounds=2)), SITES)
     assert [list(record["global"]) for record in result.metrics] == [["train_loss"]] * 2
+    evaluated = evaluate(Job("c", fedavg(Blind(metrics=()), rounds=2)), result.model, SITES)
+    assert dict(evaluated.pooled) == {}
     with pytest.raises(ConfigError, match="monitor"):
         fedavg(Blind(metrics=()), rounds=2, monitor="loss")
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from hansa.adapters.script.process import GRACE_S, Killed, Script
 from hansa.client import arrays
-from hansa.client.line import Do, Wants
+from hansa.client.line import Do, Tracked, Wants
 from hansa.core import codec, trees
 from hansa.core.executor import Executor
 from hansa.core.protocols import FitConfig, Part, Update
@@ -86,7 +87,7 @@ class Scripts:
             )
             script = self._of(ctx)
             try:
-                return script.ask(do, body, abort=abort, load=load, timeout_s=self._timeout_s)
+                return script.ask(do, body, abort=abort, load=load, track=partial(_track, ctx), timeout_s=self._timeout_s)
             except Killed:
                 lives -= 1
                 if lives == 0:
@@ -301,6 +302,12 @@ def beside(file: str | os.PathLike[str]) -> Path:
             return found.resolve()
     hint = "it is looked for beside the job's file; or give its whole path: Path(__file__).with_name('train.py')"
     raise InputError("no such file", path=str(file), hint=hint)
+
+
+def _track(ctx: FLContext, said: Tracked) -> None:
+    if ctx.tracker is not None:
+        values = {name: math.nan if value is None else value for name, value in said.values.items()}
+        ctx.tracker.track(values, said.step, said.of)
 
 
 def _loader(data: Any, ctx: FLContext) -> Callable[[str], object]:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from hansa.client import arrays, line, start
-from hansa.client.line import Abort, Asks, Do, FromScript, Given, Needs, Raised, Sent, ToScript
+from hansa.client.line import Abort, Asks, Do, FromScript, Given, Needs, Raised, Sent, ToScript, Tracked
 from hansa.core.protocols import Dataset, Part
 from hansa.core.task import Shareable, Signal
 from hansa.core.trees import Tree
@@ -33,6 +33,7 @@ _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PARTS: Final[tuple[Part, ...]] = ("train", "valid", "test")
 
 Load: TypeAlias = Callable[[str], object]
+Track: TypeAlias = Callable[[Tracked], None]
 
 
 class Killed(ClientError):
@@ -75,8 +76,10 @@ class Script:
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
 
-    def ask(self, do: Do, body: Shareable, *, abort: Signal, load: Load, timeout_s: float | None) -> Shareable:
-        """The reply to a task; its arrays can be written to. A script that fails is ended: the next task needs a new one.
+    def ask(self, do: Do, body: Shareable, *, abort: Signal, load: Load, track: Track, timeout_s: float | None = None) -> Shareable:
+        """The reply to a task, with arrays that can be written to. A script that fails is ended: the next task needs a new one.
+
+        `load` gives the data of a label, `track` takes what the script tells meanwhile; `timeout_s` counts once it has started.
 
         Raises:
             ClientError: it raised (`trace` is its traceback), ended, or did not answer in time. Killed: a signal ended it.
@@ -88,13 +91,15 @@ class Script:
             arrays.write(task, body)
             self._say(do)
             with self._stopped_by(abort):
-                left = self._await(do, abort, load, timeout_s)
+                left = self._await(do, abort, load, track, timeout_s)
             if left:
                 abort.check()
             return arrays.read(reply)
-        except BaseException:
+        except BaseException as error:
             if not left:
                 self.close(0.0)
+            if isinstance(error, ClientError):
+                abort.check()  # then its end is what was asked for
             raise
         finally:
             task.unlink(missing_ok=True)
@@ -128,7 +133,7 @@ class Script:
         shutil.rmtree(self.folder, ignore_errors=True)
         return self._process.wait()
 
-    def _await(self, do: Do, abort: Signal, load: Load, timeout_s: float | None) -> bool:
+    def _await(self, do: Do, abort: Signal, load: Load, track: Track, timeout_s: float | None) -> bool:
         """Return when the script has answered (False), or has left the task because it was aborted (True)."""
         begun, told = time.monotonic(), False
         until = None if timeout_s is None else begun + timeout_s
@@ -137,11 +142,15 @@ class Script:
             message = self._next(limit)
             match message:
                 case Asks(after=after):
+                    if not self._asked and timeout_s is not None and not told:
+                        until = time.monotonic() + timeout_s
                     self._asked = True
                     if told and after == do.number:
                         return True
                 case Needs(label=label):
                     self._say(self._given(label, load))
+                case Tracked():
+                    track(message)
                 case Sent(number=do.number):
                     return told
                 case Raised(message=text, trace=trace):

@@ -31,16 +31,43 @@ def guide_conf(number: int) -> str:
     return blocks[number]
 
 
+@dataclass(frozen=True)
+class Nginx:
+    """nginx at work. Each line of `log` is a status, the bytes of the request's body, and its method."""
+
+    folder: Path
+    pid: int
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "access.log"
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "nginx.conf"
+
+    def reload(self, old: str, new: str) -> None:
+        """Put `new` for `old` in the configuration, and have it taken."""
+        before = self.conf.read_text()
+        assert old in before
+        self.conf.write_text(before.replace(old, new))
+        workers = self._workers()
+        os.kill(self.pid, signal.SIGHUP)
+        until(lambda: not workers & self._workers() and bool(self._workers()), "nginx has new workers")
+
+    def _workers(self) -> set[str]:
+        return set(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+
+
 @contextlib.contextmanager
-def nginx(folder: Path, conf: str, *, port: int) -> Iterator[Path]:
-    """nginx with its default limits and this configuration, listening on `port`; yields its log: status, body bytes, method."""
+def nginx(folder: Path, conf: str, *, port: int) -> Iterator[Nginx]:
+    """nginx with its default limits and this configuration, listening on `port`."""
     folder.mkdir(parents=True)
     temporary = "\n".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    log = folder / "access.log"
     (folder / "nginx.conf").write_text(
         f"{'user root;' if os.getuid() == 0 else ''}\ndaemon off;\nworker_processes 1;\npid {folder}/pid;\nevents {{}}\n"
         f"error_log {folder}/error.log;\nhttp {{\n{temporary}\n"
-        f"log_format short '$status $content_length $request_method';\naccess_log {log} short;\n{conf}\n}}\n"
+        f"log_format short '$status $content_length $request_method';\naccess_log {folder}/access.log short;\n{conf}\n}}\n"
     )
     assert NGINX is not None
     process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE, text=True)
@@ -48,7 +75,7 @@ def nginx(folder: Path, conf: str, *, port: int) -> Iterator[Path]:
         until(lambda: process.poll() is not None or _listens(port), "nginx listens")
         if process.poll() is not None:
             raise AssertionError(process.communicate()[1])
-        yield log
+        yield Nginx(folder, process.pid)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tests.e2e.agents import Agent, furnish
 from tests.e2e.world import Caller, free_port, make_project, serving
 
 from hansa.admin.channel import Channel
@@ -179,7 +180,20 @@ def test_a_stolen_token_is_worth_nothing_without_its_key_and_a_replayed_proof_ne
         assert sent(owner, DPoP="") == ("no_proof", 3)
         assert sent(owner, DPoP=elsewhere) == ("wrong_request", 3)
         assert sent(owner, DPoP=own)[0] == "missing_blob"  # the owner is let in, and asks for what is not there
+        assert (
+            sent(owner, Host="evil.example", Forwarded="host=evil.example;proto=http")[0] == "missing_blob"
+        )  # nobody believes these
         assert sent(owner, DPoP=own) == ("replayed", 3)
+
+
+def test_an_agent_that_can_never_be_let_in_ends_with_exit_code_3_and_says_why(world: World, tmp_path: Path) -> None:
+    altered = shutil.copytree(world.folder / "kits" / "sound", tmp_path / "altered")
+    (altered / "kit.toml").write_text((altered / "kit.toml").read_text() + "# mine\n")
+    said = {altered: "a file of the kit was altered", world.strangers / "kits" / "sound": "not of this project's CA"}
+    started = {kit: Agent(furnish(kit)).start(ready=False) for kit in said}
+    for kit, agent in started.items():
+        assert agent.ended() == 3
+        assert said[kit] in agent.log.read_text().splitlines()[-1]
 
 
 def calling(kit: Path) -> closing[Caller]:

@@ -19,7 +19,7 @@ import pytest
 from blake3 import blake3
 from tests.e2e import jobs
 from tests.e2e.agents import Agent, agents, furnish
-from tests.e2e.networks import NGINX, ConnectProxy, guide_conf, needs_nginx, nginx
+from tests.e2e.networks import NGINX, ConnectProxy, Nginx, guide_conf, needs_nginx, nginx, until
 from tests.e2e.world import CHUNK, free_port, make_project, serving
 
 from hansa.admin.client import connect
@@ -49,9 +49,9 @@ def expected() -> str:
 
 
 @contextmanager
-def behind_nginx(folder: Path, *, plain: bool) -> Iterator[Path]:
+def behind_nginx(folder: Path, *, plain: bool) -> Iterator[Nginx]:
     """A project whose sites call nginx, configured as the deployment guide says: over TLS with the project's certificate, or plain
-    on one machine with a certificate of a hospital's CA. Yields nginx's log."""
+    on one machine with a certificate of a hospital's CA."""
     port, own = free_port(), free_port()
     server = ServerSection(host="127.0.0.1", port=port, listen="127.0.0.1", listen_port=own, direct=False, addresses=("localhost",))
     kit, shown = folder / "kits" / "server", folder.parent / "hospital"
@@ -68,8 +68,8 @@ def behind_nginx(folder: Path, *, plain: bool) -> Iterator[Path]:
     conf = guide_conf(1 if plain else 0)
     for theirs, ours in places.items():
         conf = conf.replace(theirs, ours)
-    with nginx(folder.parent / "nginx", conf, port=port) as log:
-        yield log
+    with nginx(folder.parent / "nginx", conf, port=port) as front:
+        yield front
 
 
 def hospital_certificate(folder: Path) -> str:
@@ -89,7 +89,7 @@ def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simul
     tmp_path: Path, expected: str, plain: bool
 ) -> None:
     folder = tmp_path / "office"
-    with behind_nginx(folder, plain=plain) as log, serving(folder) as server:
+    with behind_nginx(folder, plain=plain) as front, serving(folder) as server:
         for name in NAMES:
             enroll(load_kit(folder / "kits" / name), environment={})
         job, large = large_bundle(tmp_path / "job", 3 * CHUNK)
@@ -98,10 +98,11 @@ def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simul
             assert run.wait().state == "completed"
             home = run.download(tmp_path / "home")
             assert hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest() == expected
-            bodies = [int(line.split()[1]) for line in log.read_text().splitlines() if " PUT" in line]
+            said = [line.split() for line in front.log.read_text().splitlines()]
+            bodies = [int(size) for _, size, method in said if method == "PUT"]
             assert sum(bodies) > 3 * CHUNK + len(NAMES) * 2 * CHUNK
             assert max(bodies) == CHUNK
-            assert {line.split()[0] for line in log.read_text().splitlines()} <= {"200", "201", "204", "206", "499"}
+            assert {status for status, *_ in said} <= {"200", "201", "204", "206", "499"}
             server.stop()
             with pytest.raises(UnreachableError) as gone:
                 lea.sites()
@@ -151,6 +152,25 @@ def test_a_run_through_proxies_that_allow_connect_gives_the_bits_of_the_simulati
     assert {*open_.asked} == {*asking.asked} - {f"CONNECT {HOST}:8443 407"} == {f"CONNECT {HOST}:8443 200"}
     assert "server.lost" in logs  # every tunnel was cut once, and nobody minded
     assert "s3cret" not in logs
+
+
+@needs_nginx
+def test_an_nginx_that_takes_no_body_of_our_size_is_named_and_nothing_is_lost_until_it_does(tmp_path: Path) -> None:
+    folder = tmp_path / "office"
+    with behind_nginx(folder, plain=True) as front, serving(folder):
+        for name in NAMES[:1]:
+            enroll(load_kit(folder / "kits" / name), environment={})
+        with agents(folder / "kits", NAMES[:1]) as sites, connect(folder / "kits" / "lea") as lea:
+            run = lea.submit(f"{jobs.__file__}:wide", sites=NAMES[:1])
+            front.reload("location /", "client_max_body_size 64k; location /")
+            log = sites[NAMES[0]].log
+            until(lambda: "code=front_body" in log.read_text(), "the agent names it")
+            assert "allow 1 MiB: client_max_body_size 1m" in log.read_text()
+            with pytest.raises(UnreachableError) as refused:
+                lea.submit(*large_bundle(tmp_path / "job", CHUNK)[:1], include=[tmp_path / "job" / "large.bin"])
+            assert (refused.value.code, refused.value.exit_code) == ("front_body", 4)
+            front.reload("client_max_body_size 64k;", "")
+            assert run.wait().state == "completed"
 
 
 @pytest.mark.parametrize("front", [False, pytest.param(True, marks=needs_nginx)], ids=["direct", "nginx"])

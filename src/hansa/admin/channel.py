@@ -17,6 +17,7 @@ from hansa.runtime.authz.certificates import der
 from hansa.runtime.config import Kit
 from hansa.runtime.protocol.messages import CHUNK, Token
 from hansa.runtime.protocol.session import proof
+from hansa.runtime.transport.faults import BY_HAND
 
 if TYPE_CHECKING:
     import httpx
@@ -58,14 +59,14 @@ class Channel:
         """What the call gives, made again while the server cannot be reached, for some minutes: only for what may be repeated.
 
         Raises:
-            UnreachableError: it has been tried long enough, or the channel was closed.
+            UnreachableError: it has been tried long enough; or a person has to mend what is in the way; or the channel was closed.
         """
         ends, pause_s, told = time.monotonic() + self._patience_s, 0.2, False
         while True:
             try:
                 return asked()
             except UnreachableError as error:
-                if time.monotonic() > ends or self._closed.is_set():
+                if error.code in BY_HAND or time.monotonic() > ends or self._closed.is_set():
                     raise
                 if not told:
                     note(f"{error.message}; trying again")

@@ -138,6 +138,9 @@ _OF_FRONT: Final = {  # what stands before a server that has not answered itself
     504: _FRONT_TIMEOUT,
 }
 _FRONT: Final = _Fault("front", "what answers is not this project's server", "check the address, and where a proxy before it leads")
+BY_HAND: Final = frozenset(
+    {"proxy", "proxy_login", "proxy_denied", "front", "front_body", "front_denied"}
+)  # time mends none of these
 _BROKEN: Final = _Fault("lost", "the connection was lost", "it is tried again", True)
 _NO_ROUTE: Final = _Fault("no_route", "there is no way to this address", "check the network", True)
 _UNREACHABLE: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}

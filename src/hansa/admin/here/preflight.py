@@ -126,7 +126,7 @@ def _server(kit: Kit) -> Iterator[Check]:
         yield _failed("proxy" if of_proxy else "address", PROXY if of_proxy else ADDRESS, error)
         return
     if proxy is not None:
-        yield Check("proxy", PROXY, True, f"{proxy.url.host} lets the connection through")
+        yield Check("proxy", PROXY, True, f"{proxy.url.host}:{proxy.url.port or 80} lets the connection through")
     yield Check("address", ADDRESS, True, f"{kit.url} answers, and is this project's server")
     yield Check("roster", CERTIFICATE, True, f"the server knows {kit.name}")
     skew_s = server_time - (asked + time.time()) / 2

@@ -269,5 +269,6 @@ def _kit_toml(member: Member, project: Project) -> bytes:
             'data = "data"',
             f"tls = {text(server.listen_tls)}",
             f"sandbox = {text(server.sandbox)}",
+            f"low_water = {server.low_water}",
         ]
     return ("\n".join(lines) + "\n").encode()

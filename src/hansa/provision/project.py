@@ -37,6 +37,7 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     any CA that the parties' machines know), or the file of a CA's certificates, which every kit gets: once read, the PEM itself.
     `listen_tls = false`: between such a proxy and the server, on one machine, plain HTTP is spoken. `sandbox` encloses the
     processes that execute jobs' code at the server: "strict" (no network, nothing to see of other runs), "basic" or "off".
+    `low_water` is the part of the server's disk that stays free: below it no new work is taken in.
     """
 
     host: str
@@ -49,6 +50,7 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     trust: str = "project"
     listen_tls: bool = True
     sandbox: Literal["strict", "basic", "off"] = "strict"
+    low_water: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
     @property
     def front_ca(self) -> str | None:

@@ -47,6 +47,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where a server listens, and where its data are: a folder, relative to the kit. `tls` is off behind a proxy on the machine.
 
     `sandbox` encloses the processes of runs, which execute authors' code; what cannot be had keeps the server from starting.
+    `low_water` is the part of the disk that stays free.
     """
 
     host: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
@@ -54,6 +55,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     data: str = "data"
     tls: bool = True
     sandbox: Literal["strict", "basic", "off"] = "strict"
+    low_water: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
 class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -148,11 +148,13 @@ def _port(kit: Kit) -> Check:
 
 def _disk(kit: Kit) -> Check:
     place = kit.data if kit.kind == "server" and kit.data.exists() else kit.folder
-    free = shutil.disk_usage(place).free
-    told = f"{free / 2**30:.1f} GiB free at {place}"
+    usage = shutil.disk_usage(place)
+    free, least = usage.free, max(FREE_BYTES, int(usage.total * (kit.server.low_water if kit.server else 0.0)))
+    stays = "" if free >= least else f", of which {least / 2**30:.1f} GiB are to stay free"
+    told = f"{free / 2**30:.1f} GiB free at {place}{stays}"
     if not os.access(place, os.W_OK):
         return Check("disk", DISK, False, f"{place} cannot be written", f"chown -R the service's user {place}")
-    return Check("disk", DISK, free >= FREE_BYTES, told, "" if free >= FREE_BYTES else "make room: models and checkpoints need it")
+    return Check("disk", DISK, free >= least, told, "" if free >= least else "make room: models and checkpoints need it")
 
 
 def _open_files() -> Check:

@@ -85,7 +85,7 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
         places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, places.root) from error
-    with contextlib.closing(SqliteEvents(places.events)) as events, contextlib.closing(FileBlobs(places.blobs)) as blobs:
+    with contextlib.closing(SqliteEvents(places.events)) as events, contextlib.closing(_blobs(places, settings)) as blobs:
         book = Book()
         for event in events.all():
             book.apply(event)
@@ -109,6 +109,10 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             await scheduler.close()
             await _stopped(server)
             await inbox.close()
+
+
+def _blobs(places: Places, settings: ServerSettings) -> FileBlobs:
+    return FileBlobs(places.blobs, low_water=settings.low_water)
 
 
 def _new_roster(door: Door, scheduler: Scheduler, inbox: Inbox) -> None:

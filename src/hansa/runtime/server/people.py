@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 from cryptography import x509
 
-from hansa.errors import InputError, RefusedError
+from hansa.errors import InputError, RefusedError, StorageError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Member, Policy
 from hansa.runtime.authz.rights import permits
@@ -79,6 +79,9 @@ class People:
         for run in self.inbox.book.runs.values():
             if asked.request and (run.what.author, run.what.request) == (asker.name, asked.request):
                 return self.shown(run)
+        if self.inbox.blobs.free_bytes == 0:
+            hint = "its administrator has to free some space; runs that are under way go on then, and nothing is lost"
+            raise StorageError("the server's disk is nearly full: it takes no new work", hint=hint)
         policy = self.door.policy
         manifest, size = await asyncio.to_thread(self._manifest, asked.bundle, policy)
         author = check_author(manifest, ca=self.ca, policy=policy, now=datetime.now(UTC).timestamp())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from hansa.runtime.server.runner import Enclosing, Runner
 from hansa.runtime.server.state import PROJECT, Book, Run, stream_of
 from hansa.runtime.store.event import Entry
 
+_LOG: Final = logging.getLogger("hansa.server")
 RETRY_S: Final = 30.0  # after which a run that the disk had no room for is tried again
 UNUSED_S: Final = 600.0  # age after which a blob that nothing refers to is removed: uploads are referred to sooner
 
@@ -81,7 +83,7 @@ class Scheduler:
         self._inbox, self._presence, self._places, self._policy = inbox, presence, places, policy
         self._environment, self._walls, self._most = environment, walls, most
         self._live: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
-        self._closing = False
+        self._closing, self._roomy = False, True
         self.on_end: Callable[[str], None] = lambda _: None  # is told of runs whose process has ended
         inbox.on_came = self._came
 
@@ -155,11 +157,22 @@ class Scheduler:
             await inbox.commit({stream_of(name): [Entry("run.offered", {"sites": book.runs[name].what.sites})]})
         for name, reason in decision.refuse:
             await inbox.commit({stream_of(name): [Entry("run.ended", {"state": "refused", "reason": reason, "code": "refused"})]})
-        for name in decision.start:
+        for name in decision.start if self._room() else ():
             await inbox.commit({stream_of(name): [Entry("run.started", {"sites": book.runs[name].accepted})]})
         for run in book.runs.values():
             if run.state == "running" and run.id not in self._live and not self._closing:
                 self._begin(run)
+
+    def _room(self) -> bool:
+        """Whether there is room for new work; when that changes, the log says so."""
+        room = self._inbox.blobs.free_bytes > 0
+        if room != self._roomy:
+            self._roomy = room
+            if room:
+                _LOG.info("disk.free path=%s", self._places.root)
+            else:
+                _LOG.warning("disk.low path=%s hint='no new work begins until some space is free'", self._places.root)
+        return room
 
     def _begin(self, run: Run) -> None:
         runner = Runner(run, self._inbox, self._places, self.absent, self._environment, self._walls)

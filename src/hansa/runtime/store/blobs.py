@@ -30,15 +30,16 @@ _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}|")
 class FileBlobs:
     """The blobs in a folder, which is made if need be and is for its owner's eyes alone.
 
-    reserve_bytes: how much of the disk stays free; what would go below it is refused before anything is written. durable: whether
-    what is put outlives a power cut; without, it is somebody else's who takes it over.
+    reserve_bytes, low_water: how much of the disk stays free, in bytes and as a part of it (the larger holds); what would go below
+    is refused before anything is written. durable: whether what is put outlives a power cut; without, it is somebody else's who
+    takes it over.
 
     Raises:
         StorageError: the folder cannot be made or read.
     """
 
-    def __init__(self, root: str | Path, *, reserve_bytes: int = RESERVE, durable: bool = True) -> None:
-        self._durable = durable
+    def __init__(self, root: str | Path, *, reserve_bytes: int = RESERVE, low_water: float = 0.0, durable: bool = True) -> None:
+        self._durable, self._low_water = durable, low_water
         self.root, self._incoming, self._reserve = Path(root), Path(root) / "incoming", reserve_bytes
         self._mutex = threading.Lock()
         self._live: dict[Path, FileUpload] = {}
@@ -218,7 +219,8 @@ class FileBlobs:
         """Bytes that may still be written, the reserve left out."""
         with storage(self.root):
             disk = os.statvfs(self.root)
-        return max(0, disk.f_bavail * disk.f_frsize - self._reserve)
+        reserve = max(self._reserve, int(disk.f_blocks * disk.f_frsize * self._low_water))
+        return max(0, disk.f_bavail * disk.f_frsize - reserve)
 
     def close(self) -> None:
         """Let another process upload; what has come stays."""
@@ -238,7 +240,7 @@ class FileBlobs:
             raise StorageError(
                 "the disk is nearly full",
                 path=str(self.root),
-                got=f"{free:,} bytes above the reserve of {self._reserve:,}",
+                got=f"{free:,} bytes above what is to stay free",
                 expected=f"room for {wanted:,} bytes",
                 hint="free some space; nothing that stood was changed",
             )

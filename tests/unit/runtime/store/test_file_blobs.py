@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -45,8 +46,9 @@ def test_only_the_owner_can_read_the_folder_and_its_files(blobs: FileBlobs) -> N
     assert {blobs.path(each).stat().st_mode & 0o777 for each in (put, upload.digest)} == {0o600}
 
 
-def test_a_disk_that_is_nearly_full_is_named_with_the_bytes_and_nothing_is_written(tmp_path: Path) -> None:
-    with contextlib.closing(FileBlobs(tmp_path / "blobs", reserve_bytes=2**62)) as blobs:
+@pytest.mark.parametrize("reserve", [{"reserve_bytes": 2**62}, {"low_water": 1.0}])
+def test_a_disk_that_is_nearly_full_is_named_with_the_bytes_and_nothing_is_written(tmp_path: Path, reserve: dict[str, Any]) -> None:
+    with contextlib.closing(FileBlobs(tmp_path / "blobs", **reserve)) as blobs:
         assert blobs.free_bytes == 0
         for call in (lambda: blobs.put([b"hansa"]), lambda: blobs.upload(digest_of(b"hansa"), 5)):
             with pytest.raises(StorageError, match="nearly full") as caught:

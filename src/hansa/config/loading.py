@@ -176,6 +176,8 @@ def _overridden(job: Job, overrides: Sequence[str]) -> Job:
             job = replace(job, seed=int(value))
         elif isinstance(job.workflow, Training):
             job = replace(job, workflow=job.workflow.but(rounds=int(value)))
+        else:
+            raise ConfigError("this job's workflow is no training in rounds", path=key, got=type(job.workflow).__name__)
     return job
 
 

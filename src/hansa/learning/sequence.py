@@ -63,7 +63,7 @@ class Sequence:
             _renamed(each, names) for step, names in zip(steps, self._names, strict=True) for each in _computations(step)
         )
         self.about = ", then ".join(getattr(step, "about", "") or type(step).__name__ for step in steps)
-        self.learner = next((step.learner for step in reversed(steps) if isinstance(step, Rounds)), None)
+        self.learner = next((step.learner for step in reversed(steps) if isinstance(step, Training)), None)
         self.files = tuple(file for step in steps for file in getattr(step, "files", ()))
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class Sequence:
             told = getattr(step, "rounds", 0)
             total += told(sites) if callable(told) else told
             total += 2 if trained and isinstance(step, Following) else 0  # its final and its best model
-            trained = trained or isinstance(step, Rounds)
+            trained = trained or isinstance(step, Training)
         return total
 
     def __call__(self, federation: Federation) -> tuple[Any, ...]:
@@ -94,7 +94,9 @@ def _following(step: Workflow, results: tuple[Any, ...]) -> Workflow:
     if isinstance(step, Following):
         return step.after(results)
     models = [each.model for each in results if isinstance(each, Outcome)]
-    return replace(step, init=models[-1]) if isinstance(step, Rounds) and step.init is None and models else step
+    if isinstance(step, Training) and getattr(step, "init", None) is None and models:
+        return step.but(init=models[-1])
+    return step
 
 
 def _computations(step: Workflow) -> tuple[Computation, ...]:

@@ -212,7 +212,8 @@ def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in content["global"].items())
     for title, head, rows in results.tables(*found):
         typer.echo(f"\n{title}\n{results.aligned(head, rows)}")
-    typer.echo(f"\n{content.get('rounds', len(result.metrics))} rounds  {numbers}".rstrip())
+    rounds = content.get("rounds", len(result.metrics))
+    typer.echo(f"\n{rounds} round{'' if rounds == 1 else 's'}  {numbers}".rstrip())
     typer.echo(f"Run folder: {result.run}\nNext: hansa runs show {result.run}")
 
 

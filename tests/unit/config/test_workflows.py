@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hansa.config.jobfile import read
-from hansa.config.loading import load
+from hansa.config.loading import load, load_job
 from hansa.errors import ConfigError
 from hansa.learning.cross_site import CrossSite, Matrix
 from hansa.runtime.jobs.build import build
@@ -62,3 +62,12 @@ def test_statistics_take_no_learner_and_say_so(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no model to evaluate"):
         read(job(tmp_path, LEARNER + '[algorithm]\nname = "evaluate"\nmodel = "nowhere"\n')).job()
+
+
+def test_an_override_that_a_workflow_cannot_take_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "stats.py").write_text(
+        "import hansa as hs\nfrom hansa.learning import statistics\njob = hs.Job('s', statistics())\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_job(f"{tmp_path}/stats.py:job", overrides=["algorithm.rounds=3"])
+    assert (caught.value.path, caught.value.got) == ("algorithm.rounds", "Once")

@@ -13,9 +13,8 @@ from hansa.core.protocols import Federation, Replies
 from hansa.core.round import Policy
 from hansa.core.task import Task
 from hansa.core.trees import Tree
-from hansa.core.workflow import Outcome, Workflow
+from hansa.core.workflow import Outcome, Training, Workflow
 from hansa.errors import ConfigError, RunError
-from hansa.learning.rounds import Rounds
 
 Saved = tuple[int, Tree, Mapping[str, Any]]
 

@@ -130,7 +130,8 @@ def with_init(job: Job, file: str | Path) -> Job:
             finite: names the file and the leaf.
     """
     if not isinstance(job.workflow, Training):
-        raise ConfigError("this job's workflow trains no model, so it takes no --init", job=job.name)
+        hint = "give init= to the training in it, if there is one"
+        raise ConfigError("this job's workflow is no training in rounds, so it takes no --init", job=job.name, hint=hint)
     try:
         tree, _ = codec.load_tree(file)
     except StorageError as error:  # what a person named is wrong input, whatever is wrong with it

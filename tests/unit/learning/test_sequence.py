@@ -12,7 +12,7 @@ from hansa.core.job import Job
 from hansa.core.protocols import Federation
 from hansa.data.federated import FederatedRows
 from hansa.errors import ConfigError, Interrupted, RunError
-from hansa.learning import cyclic, fedavg
+from hansa.learning import cross_site, cyclic, fedavg
 from hansa.learning.sequence import Sequence
 from hansa.simulation.engine import simulate
 
@@ -107,9 +107,9 @@ def test_a_sequence_that_kept_its_updates_is_verified(tmp_path: Path) -> None:
     from hansa.record.folder import RunFolder
     from hansa.simulation.verify import verify
 
-    made = Sequence(
-        cyclic(Linear(), rounds=2, metrics=[Loss()], client_lr=0.01), fedavg(Linear(), rounds=2, metrics=[Loss()], client_lr=0.01)
-    )
+    first = cyclic(Linear(), rounds=2, metrics=[Loss()], client_lr=0.01)
+    second = fedavg(Linear(), rounds=2, metrics=[Loss()], client_lr=0.01, keep_local=True)
+    made = Sequence(first, second, cross_site(Linear(), local=True, part="train", metrics=[Loss()]))
     simulate(Job("s", made), DATA, out=tmp_path / "r", keep_updates=True)
     report = verify(RunFolder.open(tmp_path / "r"), Job("s", made), DATA.sites)
     assert report.ok

@@ -35,10 +35,11 @@ OF_RUNTIME: dict[str, set[str]] = {  # parts of the runtime: what a part, or a p
     "jobs": {"manifest"},
     "manifest": set(),
     "toml": set(),
+    "logs": set(),
     "protocol": {"authz"},
     "transport": {"protocol"},
     "server": {"protocol", "transport", "config", "manifest"} | LEAVES,
-    "client": {"protocol", "transport", "config", "manifest"} | LEAVES,
+    "client": {"protocol", "transport", "config", "manifest", "logs"} | LEAVES,
     "provision": {"config", "authz", "toml"},
     "admin": {"config", "manifest", "protocol", "transport"} | LEAVES,  # neither server nor client: it speaks HTTP to the one
     "hansa.client": {"sandbox"},

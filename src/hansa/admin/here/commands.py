@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, a
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays on record.")]
 SiteName = Annotated[str, typer.Argument(help="A site.")]
 KitFolder = Annotated[Path, typer.Argument(help="The folder of the site's kit.")]
+LogFormat = Annotated[Literal["text", "json"], typer.Option("--log-format", help="Lines for people, or a JSON object each.")]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What is worth a line.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="The seed of every random stream.")]
 
 
@@ -64,16 +66,14 @@ def site_enable(name: SiteName, *, kit: Kit, reason: Reason = "", as_json: Json 
 
 
 @site.command("start", epilog="Example: hansa site start kits/north")
-def site_start(kit: KitFolder) -> None:
+def site_start(kit: KitFolder, *, log_format: LogFormat = "text", log_level: LogLevel = "info") -> None:
     """Serve a site until Ctrl-C: ask the server for work, do it here, send results. Prints one line when the server lets it in."""
-    import logging
     import os
-    import sys
 
     from hansa.runtime.client.loop import serve
+    from hansa.runtime.logs import configure
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
+    configure(log_format, level=log_level)
     serve(kit, environment=os.environ, ready=_say_ready)
 
 
@@ -114,6 +114,55 @@ def site_renew(
         _print_json({"site": found.name, "serial": f"{found.chain()[0].serial_number:x}", "until": until.isoformat()})
     else:
         typer.echo(f"{found.name} has a new certificate, good until {until:%Y-%m-%d %H:%M} UTC")
+
+
+@site.command("approvals", epilog="Example: hansa site approvals kits/north")
+def site_approvals(kit: KitFolder, *, as_json: Json = False) -> None:
+    """Code that waits for a person of this site (`approval = "by_hand"`)."""
+    from hansa.admin import shown
+    from hansa.runtime.client.approvals import waiting
+
+    found = [(each.code, each.run, each.bundle.manifest) for each in waiting(_places(kit))]
+    if as_json:
+        _print_json({"waiting": [{"code": code, "run": run, "job": m.job, "author": m.author} for code, run, m in found]})
+    elif found:
+        shown.table(["code", "job", "author", "run"], [[code, m.job, m.author, run] for code, run, m in found])
+    else:
+        typer.echo("nothing waits", err=True)
+
+
+@site.command("approve", epilog="Example: hansa site approve kits/north")
+def site_approve(
+    kit: KitFolder,
+    code: Annotated[str, typer.Argument(help="The hash, or its beginning; left out if one alone waits.")] = "",
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let code run here, after you have read what is new in it: it is shown against what you approved last of the same job."""
+    from hansa.runtime.client.approvals import changes, say
+
+    places = _places(kit)
+    what = _waiting(kit, code)
+    _show_code(what, list(changes(places, what)))
+    if not yes and not typer.confirm("Let it run at this site?", err=True):
+        raise typer.Exit(3)
+    told = say(places, what, "yes")
+    if as_json:
+        _print_json({"code": told.code, "verdict": told.verdict, "by": told.by})
+    else:
+        typer.echo(f"approved {told.code} by {told.by}")
+
+
+@site.command("reject", epilog='Example: hansa site reject kits/north 2c26b4 --reason "reads names"')
+def site_reject(
+    kit: KitFolder, code: str, *, reason: Annotated[str, typer.Option("--reason", help="The author reads it.")]
+) -> None:
+    """Refuse code that waits; its author reads why."""
+    from hansa.runtime.client.approvals import say
+
+    told = say(_places(kit), _waiting(kit, code), "no", reason=reason)
+    typer.echo(f"refused {told.code}")
 
 
 @site.command("policy", epilog="Example: hansa site policy kits/north")
@@ -195,6 +244,41 @@ def preflight(kit: Annotated[Path, typer.Argument(help="The folder of a kit.")],
         raise typer.Exit(first)
 
 
+def _places(kit: Path) -> Any:
+    """Where the agent of the kit keeps what."""
+    from hansa.runtime.client.places import Places
+    from hansa.runtime.config import load_kit
+
+    return Places(load_kit(kit))
+
+
+def _waiting(kit: Path, code: str) -> Any:
+    """The code that waits and whose hash begins so.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    from hansa.errors import InputError
+    from hansa.runtime.client.approvals import waiting
+
+    found = [each for each in waiting(_places(kit)) if each.code.startswith(code)]
+    if len(found) != 1:
+        got = ", ".join(each.code[:12] for each in found) or "none"
+        raise InputError("not one code that waits", got=got, hint=f"see `hansa site approvals {kit}`")
+    return found[0]
+
+
+def _show_code(what: Any, lines: list[str]) -> None:
+    """Who wants what to run, and what is new in it, on stderr, harmless to a terminal."""
+    from hansa.runtime.audit.chain import inert
+
+    manifest = what.bundle.manifest
+    typer.echo(f"job     {inert(manifest.job)} of {inert(manifest.author)} (run {what.run})\ncode    {what.code}", err=True)
+    for line in (*manifest.plan.splitlines(), "", *(lines or ["nothing is new in it"])):
+        colour = {"+": typer.colors.GREEN, "-": typer.colors.RED}.get(line[:1])
+        typer.secho(inert(line), err=True, fg=colour)
+
+
 def _say_ready(url: str) -> None:
     import sys
 
@@ -210,8 +294,10 @@ def _parts() -> Parts:
     from hansa.runtime.client import __main__ as client
 
     def server(kit: Path) -> int:
+        from hansa.runtime.logs import configure
         from hansa.runtime.server.main import serve
 
+        configure("text", level="warning")
         serve(kit, environment=os.environ, ready=_say_ready)
         return 0
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 from hansa.errors import HansaError
 from hansa.runtime.client.loop import serve
+from hansa.runtime.logs import configure
 
 
 def main(arguments: list[str]) -> int:
@@ -15,8 +15,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m hansa.runtime.client KIT\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
+    configure("text")
 
     def ready(url: str) -> None:
         sys.stdout.write(f"ready {url}\n")

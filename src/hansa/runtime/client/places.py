@@ -71,6 +71,11 @@ class Places:
         return (self.kit.folder / "state").absolute()
 
     @property
+    def approvals(self) -> Path:
+        """What a person here has said of code."""
+        return self.state / "approvals"
+
+    @property
     def outbox(self) -> Path:
         """Results and memories."""
         return self.state / "outbox.sqlite"

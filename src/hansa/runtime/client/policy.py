@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from hansa.core.task import LOCAL_MODEL
 from hansa.runtime.config import SitePolicy
 from hansa.runtime.manifest import Manifest
+
+ASK_AGAIN_S: Final = 3_600.0  # for a person's word: what they say is heard at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class Asked:
 
     population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has. task: its
     name, "" while only the run is offered. lack: the code and the reason of what the job needs and this machine does not have.
+    said: what a person of the site has said of the code, and why; None if nothing.
     """
 
     author: str
@@ -31,6 +34,7 @@ class Asked:
     here: Collection[str] = ()
     task: str = ""
     lack: tuple[str, str] | None = None
+    said: tuple[Literal["yes", "no"], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,20 @@ def decide(policy: SitePolicy | None, asked: Asked, now: datetime) -> Decision:
     if policy.projects != "any" and asked.project not in policy.projects:
         return _no("project", f"this site runs no jobs of project {asked.project}")
     known = policy.code != "any" and code in policy.code
-    if policy.code != "any" and not known:
+    by_hand = policy.approval == "by_hand" and not known
+    if policy.code != "any" and not known and not by_hand:
         return _no("code", f"this site has not approved the code with the hash {code}")
-    if policy.approval == "by_hand" and not known:
-        return _no("approval", f"a person at this site approves code by its hash, in `code` of its policy; this one has {code}")
+    if by_hand and asked.said is not None and asked.said[0] == "no":
+        return _no("approval", f"a person at this site has refused the code {code}: {asked.said[1] or 'no reason given'}")
     if asked.population is not None and asked.population < policy.min_cohort:
         return _no("min_cohort", f"this site takes part with at least {policy.min_cohort} sites; this run has {asked.population}")
     if asked.task.partition("@")[0] == LOCAL_MODEL and not policy.local_models:
         return _no("local_models", "this site's own model does not go to other sites")
-    lack = _lack(asked)
-    return lack or _opening(policy, now)
+    if lack := _lack(asked):
+        return lack
+    if by_hand and asked.said is None:
+        return Decision("wait", "approval", f"a person at this site has yet to approve the code with the hash {code}", ASK_AGAIN_S)
+    return _opening(policy, now)
 
 
 def code_hash(manifest: Manifest) -> str:

@@ -90,7 +90,7 @@ class Workplace:
             if decision.verdict == "refuse":
                 raise Refusal(Failure("refused", f"{decision.reason} [{decision.code}]"))
             _LOG.info("run.waits run=%s seconds=%.0f why=%r", self._run, decision.wait_s, decision.reason)
-            await asyncio.sleep(decision.wait_s)  # until the hours that the policy names
+            await self._site.until_changed(decision.wait_s)
 
     async def _bundle(self, item: Item) -> Manifest:
         """The manifest of the run's job, which is fetched and unpacked at the first time."""

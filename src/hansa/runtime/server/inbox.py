@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -31,6 +32,14 @@ _TO_ARRANGE: Final = frozenset(
         *("site.accepted", "site.refused", "site.hello", "site.enabled"),
     )
 )
+
+_OF_NOTE: Final = frozenset(  # what an operator acts on, or asks about
+    (
+        *("run.submitted", "run.started", "run.crashed", "run.paused", "run.resumed", "run.ended", "run.deleted", "task.lost"),
+        *("site.accepted", "site.refused", "site.enrolled", "site.disabled", "site.enabled", "policy.taken", "policy.refused"),
+    )
+)
+_LOG: Final = logging.getLogger("hansa.server")
 
 Participates = Callable[[Run, str], Entry | None]  # None: ask the site; else what stands in for its answer
 
@@ -82,6 +91,8 @@ class Inbox:
         told: set[str] = set()
         for event in events:
             told |= self.book.apply(event)
+            if event.kind in _OF_NOTE:
+                _LOG.info("event.committed kind=%s stream=%s seq=%d what=%s", event.kind, event.stream, event.seq, _facts(event))
             self._pass_on(event)
         self.bells.ring(*(f"site/{name}" for name in told), *committed)
         if any(event.kind in _TO_ARRANGE for event in events):
@@ -267,6 +278,11 @@ def _instead(run: Run, seq: int, slot: int, attempt: int, absent: Participates) 
 
 def _lost(step: Step, slot: int, attempt: int, why: str) -> Entry:
     return Entry("task.lost", {"seq": step.seq, "slot": slot, "attempt": attempt, "reason": why})
+
+
+def _facts(event: Event) -> str:
+    """What an event says, short: plain values alone."""
+    return ",".join(f"{name}:{value}"[:200] for name, value in event.data.items() if isinstance(value, str | int | float))[:1_000]
 
 
 def _said_once(item: Item) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import resource
 import signal
 import socket
@@ -58,7 +57,6 @@ def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Call
     if kit.kind != "server":
         raise InputError("not a server's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit named `server`")
     _allow_files()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     mode = (kit.server or ServerSettings()).sandbox
     if why := sandbox.fault(mode, kit.folder):
         hint = 'mend it, or set [server] sandbox = "basic" in project.toml and provision again'

@@ -64,7 +64,6 @@ def test_what_the_policy_names_is_accepted(policy: SitePolicy) -> None:
         (with_(projects=("lungs",)), "project", "project hearts"),
         (with_(code=()), "code", HASH),
         (with_(code=("0" * 64,)), "code", HASH),
-        (with_(approval="by_hand"), "approval", HASH),
         (with_(min_cohort=5), "min_cohort", "at least 5 sites; this run has 4"),
     ],
 )
@@ -95,6 +94,23 @@ def test_what_the_site_lacks_is_named_before_the_first_round(asked: Asked, code:
 def test_outside_its_hours_a_site_waits_until_they_begin(hours: str, wait_s: float) -> None:
     decision = decide(with_(hours=hours), ASKED, NOON)
     assert (decision.verdict, decision.wait_s) == ("wait", wait_s)
+
+
+@pytest.mark.parametrize("code", ["any", ()])
+def test_approval_by_hand_waits_for_a_persons_word_and_does_what_it_says(code: Any) -> None:
+    by_hand = with_(approval="by_hand", code=code)
+    waits = decide(by_hand, ASKED, NOON)
+    assert (waits.verdict, waits.code) == ("wait", "approval")
+    assert HASH in waits.reason
+    assert decide(by_hand, replace(ASKED, said=("yes", "")), NOON).verdict == "accept"
+    refused = decide(by_hand, replace(ASKED, said=("no", "it reads names")), NOON)
+    assert (refused.verdict, refused.code) == ("refuse", "approval")
+    assert "it reads names" in refused.reason
+    assert decide(by_hand, replace(ASKED, population=1), NOON).code == "min_cohort"  # a refusal comes before the wait
+
+
+def test_a_word_of_a_person_counts_for_nothing_where_nobody_is_asked() -> None:
+    assert decide(with_(code=()), replace(ASKED, said=("yes", "")), NOON).code == "code"
 
 
 def test_a_refusal_comes_before_a_wait() -> None:

@@ -136,7 +136,8 @@ def leaders(agent: Agent) -> list[int]:
 
 
 def test_a_server_that_is_killed_is_found_again_by_the_agents(project: Path, expected: str) -> None:
-    with submitted(project) as (lea, run, _, server):
+    toml = SITE_TOML + 'models = "trained"\n'
+    with submitted(project, toml=toml) as (lea, run, sites, server):
         lea.wait(run, lambda event: event["kind"] == "task.closed")
         server.kill()
         server.start()
@@ -145,6 +146,17 @@ def test_a_server_that_is_killed_is_found_again_by_the_agents(project: Path, exp
         counted = results_of(lea, run)
         assert len(counted) == len(set(counted))
         assert hash_of(lea, run) == expected
+        site = sites[NAMES[0]]
+        model = site.kit / "trained" / run / "final.safetensors"
+        until(model.exists, "the models come where the site wants them")
+        site.stop()
+        shutil.rmtree(model.parent)
+        (site.kit / "state" / "seen.json").unlink()  # a site that has not heard of the run's end
+        server.kill()
+        server.start()
+        site.start()
+        until(model.exists, "a server that was started again tells it still")
+        assert hashlib.sha256(model.read_bytes()).hexdigest() == expected
 
 
 def test_a_revoked_site_ends_by_itself_within_ten_seconds(project: Path) -> None:

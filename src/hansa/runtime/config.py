@@ -301,9 +301,9 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     A job's author must be in `authors` or belong to one of `orgs`; the SHA-256 of its code must be in `code`, unless that is "any".
     `kinds` says what may leave; `hours` (local time, "22:00-06:00") when work is done; `approval` by hand asks a person first;
-    `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs;
-    `filters` are put on every reply by the site itself, after the job's own: `{kind = "clip", norm = 1.0}`.
-    `local_models`: whether this site's own model may be asked for, and so reach the other sites of the run.
+    `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs, or
+    in which folder (else in the kit's state/models); `filters` are put on every reply by the site itself, after the job's own:
+    `{kind = "clip", norm = 1.0}`; `local_models`: whether this site's own model may be asked for, and so reach the run's other sites.
     """
 
     authors: Literal["any"] | tuple[str, ...] = ()
@@ -316,7 +316,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hours: Hours | None = None
     approval: Literal["auto", "by_hand"] = "auto"
     traceback: bool = False
-    models: bool = True
+    models: bool | str = True
     local_models: bool = False
     filters: tuple[dict[str, str | float | bool | list[str]], ...] = ()
 

@@ -69,7 +69,7 @@ class Live:
 
     def begin(self, task: str, round: int) -> None:  # noqa: A002  the field's word
         """The worker is at this task from now on."""
-        self._task, self._round, self.fraction = task, round, None
+        self._task, self._round, self.fraction = task[:200], round, None
         self.steps = 0
 
     def heard(self, said: Said) -> None:

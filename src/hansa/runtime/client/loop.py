@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hansa.errors import HansaError, IdentityError, InputError, StorageError
-from hansa.files import write_atomic
+from hansa.files import storage_error, write_atomic
 from hansa.runtime.authz.policy import read_policy
 from hansa.runtime.client.leases import Leases
 from hansa.runtime.client.outbox import Key, Outbox
@@ -232,7 +233,7 @@ class Agent:
         config = self._site.config()
         if config is not None and config.policy.models:
             try:
-                await self._fetch_models(ended)
+                await self._fetch_models(ended, config.policy.models)
             except IdentityError:
                 raise
             except HansaError as error:
@@ -240,16 +241,16 @@ class Agent:
         self._site.outbox.forget_run(ended.run)
         await asyncio.to_thread(places.leave, ended.run)
 
-    async def _fetch_models(self, ended: Ended) -> None:
+    async def _fetch_models(self, ended: Ended, folder: bool | str) -> None:
         for name, digest in ended.models.items():
-            target = self._site.places.model(ended.run, name)
+            target = self._site.places.model(ended.run, name, folder if isinstance(folder, str) else "state/models")
             if target.exists():
                 continue
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             size = await size_of(self._site.connection, digest)
             with contextlib.closing(FileBlobs(self._site.places.room(ended.run).blobs)) as blobs:
                 await download(self._site.connection, digest, size, partial(blobs.upload, digest, size))
-                blobs.path(digest).replace(target)
+                await asyncio.to_thread(_move, blobs.path(digest), target)
             _LOG.info("model.kept run=%s model=%s path=%s", ended.run, name, target)
 
     async def _beat(self) -> None:
@@ -262,6 +263,16 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(BEAT_S, min(impatient, default=LOST_AFTER_S) / 3)):
                     await self._pulse.wait()
+
+
+def _move(blob: Path, target: Path) -> None:
+    """Put a file where it belongs, whole, on another disk too."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.move(blob, part)
+        part.replace(target)
+    except OSError as error:
+        raise storage_error(error, target) from error
 
 
 def _restored(ours: int, theirs: int) -> StorageError:

@@ -119,9 +119,9 @@ class Places:
         """What the run's worker prints."""
         return self.state / "logs" / f"{_named(run)}.log"
 
-    def model(self, run: str, name: str) -> Path:
-        """A model of a run that has ended."""
-        return self.state / "models" / _named(run) / f"{_named(name)}.safetensors"
+    def model(self, run: str, name: str, folder: str) -> Path:
+        """A model of a run that has ended, below a folder of the kit's or any other."""
+        return (self.kit.folder / folder).absolute() / _named(run) / f"{_named(name)}.safetensors"
 
     def leave(self, run: str) -> None:
         """Remove the run's files."""

@@ -195,6 +195,7 @@ class Workplace:
     def _begin(self, config: SiteConfig, manifest: Manifest) -> Begin:
         lease = self._lease or Lease()
         base = self._site.kit.folder.absolute()
+        models = [str(base / config.policy.models)] if isinstance(config.policy.models, str) else []  # of other authors' runs
         return Begin(
             run=self._run,
             site=self._site.name,
@@ -204,7 +205,7 @@ class Workplace:
             base=str(base),
             data={label: named for label, named in config.data.items() if not is_place(named)},
             places={label: str(base / named) for label, named in config.data.items() if is_place(named)},
-            hidden=self._site.places.hidden,
+            hidden=[*self._site.places.hidden, *models],
             shown=[str(self._room.folder)],
             sandbox=config.sandbox,
             memory_bytes=lease.memory_bytes or config.resources.memory_mb << 20,

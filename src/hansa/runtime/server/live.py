@@ -17,6 +17,7 @@ from hansa.runtime.server.places import Places
 
 LIMIT: Final = 16 << 20  # bytes that are kept of one run
 SHARE: Final = 1 << 20  # bytes that any one site may always have of it, since the server started
+NUMBERS: Final = 64  # names of a site's numbers of which the newest is known
 PAGE: Final = 256 * 1024  # bytes of one answer
 
 
@@ -42,7 +43,8 @@ class Live:
         self._sizes[run, site] += len(lines)
         for note in notes:
             found = {name: value for name, value in note.values.items() if value is not None}
-            self.newest.setdefault((run, site), {}).update(found)
+            table = self.newest.setdefault((run, site), {})
+            table.update({name: value for name, value in found.items() if name in table or len(table) < NUMBERS})
         async with self._writing:
             await asyncio.to_thread(_append, self._places.live(run), lines)
         self._bells.ring(f"live/{run}")

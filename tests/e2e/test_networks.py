@@ -84,20 +84,15 @@ def hospital_certificate(folder: Path) -> str:
 
 
 @needs_nginx
-@pytest.mark.parametrize("plain", [False, True], ids=["tls", "plain"])
-def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simulation(
-    tmp_path: Path, expected: str, plain: bool
-) -> None:
+def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simulation(tmp_path: Path, expected: str) -> None:
     folder = tmp_path / "office"
-    with behind_nginx(folder, plain=plain) as front, serving(folder) as server:
-        for name in NAMES:
-            enroll(load_kit(folder / "kits" / name), environment={})
+    with behind_nginx(folder, plain=False) as front, serving(folder) as server:
+        enroll_all(folder)
         job, large = large_bundle(tmp_path / "job", 3 * CHUNK)
         with agents(folder / "kits", NAMES), connect(folder / "kits" / "lea") as lea:
             run = lea.submit(job, seed=7, sites=NAMES, include=[large])
             assert run.wait().state == "completed"
-            home = run.download(tmp_path / "home")
-            assert hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest() == expected
+            assert hash_of(run.download(tmp_path / "home")) == expected
             said = [line.split() for line in front.log.read_text().splitlines()]
             bodies = [int(size) for _, size, method in said if method == "PUT"]
             assert sum(bodies) > 3 * CHUNK + len(NAMES) * 2 * CHUNK
@@ -109,6 +104,35 @@ def test_a_run_through_nginx_with_its_default_limits_gives_the_bits_of_the_simul
             assert (gone.value.code, gone.value.got) == ("front_upstream", "status 502 of nginx/" + nginx_version())
             server.start()
             assert {site.site for site in lea.sites()} == set(NAMES)
+
+
+@needs_nginx
+def test_an_nginx_that_takes_no_body_of_our_size_is_named_and_nothing_is_lost_until_it_does(tmp_path: Path, expected: str) -> None:
+    folder, narrow = tmp_path / "office", "client_max_body_size 64k; location /"
+    with behind_nginx(folder, plain=True) as front, serving(folder):
+        enroll_all(folder)
+        front.reload("location /", narrow)
+        job, large = large_bundle(tmp_path / "job", CHUNK)
+        with agents(folder / "kits", NAMES) as sites, connect(folder / "kits" / "lea") as lea:
+            with pytest.raises(UnreachableError) as refused:
+                lea.submit(job, seed=7, sites=NAMES, include=[large])
+            assert (refused.value.code, refused.value.exit_code) == ("front_body", 4)
+            run = lea.submit(f"{jobs.__file__}:wide", seed=7, sites=NAMES)
+            log = sites[NAMES[0]].log
+            until(lambda: "code=front_body" in log.read_text(), "the agent names it")
+            assert "allow 1 MiB: client_max_body_size 1m" in log.read_text()
+            front.reload(narrow, "location /")
+            assert run.wait().state == "completed"
+            assert hash_of(run.download(tmp_path / "home")) == expected
+
+
+def enroll_all(folder: Path) -> None:
+    for name in NAMES:
+        enroll(load_kit(folder / "kits" / name), environment={})
+
+
+def hash_of(home: Path) -> str:
+    return hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest()
 
 
 def far_away(folder: Path, sites: list[str]) -> int:
@@ -147,30 +171,11 @@ def test_a_run_through_proxies_that_allow_connect_gives_the_bits_of_the_simulati
             asking.cut()
             assert run.wait().state == "completed"
             home = run.download(tmp_path / "home")
-        assert hashlib.sha256((home / "model.safetensors").read_bytes()).hexdigest() == expected
+        assert hash_of(home) == expected
         logs = "".join(agent.log.read_text() for agent in agents)
     assert {*open_.asked} == {*asking.asked} - {f"CONNECT {HOST}:8443 407"} == {f"CONNECT {HOST}:8443 200"}
     assert "server.lost" in logs  # every tunnel was cut once, and nobody minded
     assert "s3cret" not in logs
-
-
-@needs_nginx
-def test_an_nginx_that_takes_no_body_of_our_size_is_named_and_nothing_is_lost_until_it_does(tmp_path: Path) -> None:
-    folder = tmp_path / "office"
-    with behind_nginx(folder, plain=True) as front, serving(folder):
-        for name in NAMES[:1]:
-            enroll(load_kit(folder / "kits" / name), environment={})
-        with agents(folder / "kits", NAMES[:1]) as sites, connect(folder / "kits" / "lea") as lea:
-            run = lea.submit(f"{jobs.__file__}:wide", sites=NAMES[:1])
-            front.reload("location /", "client_max_body_size 64k; location /")
-            log = sites[NAMES[0]].log
-            until(lambda: "code=front_body" in log.read_text(), "the agent names it")
-            assert "allow 1 MiB: client_max_body_size 1m" in log.read_text()
-            with pytest.raises(UnreachableError) as refused:
-                lea.submit(*large_bundle(tmp_path / "job", CHUNK)[:1], include=[tmp_path / "job" / "large.bin"])
-            assert (refused.value.code, refused.value.exit_code) == ("front_body", 4)
-            front.reload("client_max_body_size 64k;", "")
-            assert run.wait().state == "completed"
 
 
 @pytest.mark.parametrize("front", [False, pytest.param(True, marks=needs_nginx)], ids=["direct", "nginx"])

@@ -101,7 +101,8 @@ def office(folder: Path, *, new: bool = False) -> Iterator[Path]:
     """
     state = folder / "state"
     if not new and not (state / _FILE).is_file():
-        raise InputError("not a provisioning folder", path=str(folder), hint="hansa provision project.toml --out DIR makes one")
+        hint = "name it with --dir DIR; hansa provision project.toml --out DIR makes one"
+        raise InputError("not a provisioning folder", path=str(folder), hint=hint)
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (state / ".lock").open("w") as lock:

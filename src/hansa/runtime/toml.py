@@ -7,7 +7,7 @@ import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -54,7 +54,18 @@ def _explain(error: msgspec.ValidationError, path: Path, kind: type[msgspec.Stru
         return ConfigError(f"no such key in {path.name}", path=f"{place}.{match[1]}", hint=nearest(match[1], known))
     if match := _MISSING.search(what):
         return ConfigError(f"a key is missing in {path.name}", path=f"{place}.{match[1]}")
-    return ConfigError(f"a wrong value in {path.name}: {what}", path=place)
+    above, _, field = place.rpartition(".")
+    known = sorted({option for record in _records(kind, above) for option in _options(record, field)})
+    expected = ", ".join(known) if known and what.startswith("Invalid enum value") else None
+    return ConfigError(f"a wrong value in {path.name}: {what}", path=place, expected=expected)
+
+
+def _options(record: type[msgspec.Struct], name: str) -> Iterator[str]:
+    """The words that may stand in a field."""
+    for field in msgspec.structs.fields(record):
+        for hint in (field.type, *get_args(field.type)) if field.encode_name == name else ():
+            if get_origin(hint) is Literal:
+                yield from map(str, get_args(hint))
 
 
 def _records(kind: Any, place: str) -> list[type[msgspec.Struct]]:

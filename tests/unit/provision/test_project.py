@@ -119,3 +119,10 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
         read(tmp_path, "name = [")
     with pytest.raises(ConfigError, match="no organisation"):
         read(tmp_path, 'name = "a"\norganisations = []\n[server]\nhost = "a"')
+
+
+def test_a_word_that_is_none_of_those_that_may_stand_there_is_told_with_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace("project_admin", "admin"))
+    assert caught.value.path == "$.people[0].role"
+    assert caught.value.expected == "auditor, lead, member, org_admin, project_admin"

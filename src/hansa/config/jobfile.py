@@ -23,6 +23,7 @@ from hansa.files import storage_error
 from hansa.references import load_reference
 
 _TABLES: Final = {"data": "source", "partition": "kind", "learner": "kind", "algorithm": "name", "metrics": ""}
+_ASKED: Final = [field.name for field in fields(Resources)]  # of [resources]
 _OF_JOB: Final = {"environment": str, "progress_s": float}  # handed to the job as they stand
 _TOP: Final = {
     "name": str,
@@ -247,6 +248,9 @@ def _check_top(settings: Mapping[str, Any]) -> None:
         if key not in _TOP:
             raise ConfigError("no such key", path=f"$.{key}", hint=registry.nearest(key, sorted(_TOP)))
         convert(value, _TOP[key], path=f"$.{key}")
+    for key in settings.get("resources", {}):
+        if key not in _ASKED:
+            raise ConfigError("no such key", path=f"$.resources.{key}", hint=registry.nearest(key, _ASKED))
     for table in ("data", "algorithm"):
         if table not in settings:
             raise ConfigError("a table is missing", path=f"$.{table}", expected=f"[{table}] with {_TABLES[table]} = ...")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hansa.config import read
+from hansa.core.job import Resources
 from hansa.errors import ConfigError, DataError, HansaError, JobReferenceError
 
 JOB = """
@@ -83,6 +84,23 @@ def test_a_job_file_becomes_a_job_bound_to_the_shape_of_its_data(job: Path) -> N
     assert workflow.watch.every == 2
     assert repr(workflow.learner) == "numpy.softmax(classes=3, features=4, lr=0.1, epochs=1, batch=32)"
     assert sorted(workflow.process.higher) == ["accuracy", "loss"]
+
+
+def test_what_a_run_asks_of_each_site_stands_in_the_file(job: Path) -> None:
+    job.write_text('environment = "torch"\nprogress_s = 60\n' + JOB + "[resources]\ncores = 2\ngpus = 1\n")
+    made = read(job).job()
+    assert (made.environment, made.resources, made.progress_s) == ("torch", Resources(cores=2, gpus=1), 60)
+    assert "resources at each site: Resources(cores=2, gpus=1, memory_mb=0)" in made.describe()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("coers = 2", r"\$\.resources\.coers.*did you mean 'cores'"), ("cores = 0", "at least 1 core"), ('gpus = "1"', "resources")],
+)
+def test_what_a_site_cannot_be_asked_is_refused_by_name(job: Path, line: str, words: str) -> None:
+    job.write_text(f"{JOB}[resources]\n{line}\n")
+    with pytest.raises(ConfigError, match=words):
+        read(job).job()
 
 
 def test_the_data_are_partitioned_as_the_file_says_with_the_jobs_seed(job: Path) -> None:

@@ -107,6 +107,7 @@ class Agent:
         self._site, self._ready = site, ready
         self._group = asyncio.TaskGroup()
         self._parts: dict[str, tuple[Part, asyncio.Task[None]]] = {}
+        self._ending: set[str] = set()
         self._pulse = asyncio.Event()  # set: a heartbeat is due
         self._greet = asyncio.Event()  # set: the server may be another than we knew
         site.connection.on_back = self._greet.set
@@ -221,7 +222,11 @@ class Agent:
         return self._parts[run][0]
 
     def _finish(self, ended: Ended) -> None:
-        self._group.create_task(self._end(ended))
+        """End our part in a run, once: what was kept of its end and what the server says again may come together."""
+        if ended.run not in self._ending:
+            self._ending.add(ended.run)
+            ending = self._group.create_task(self._end(ended))
+            ending.add_done_callback(lambda _: self._ending.discard(ended.run))
 
     async def _end(self, ended: Ended) -> None:
         """End our part in a run: its worker first, then the models if the site wants them, then its files."""

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e import jobs
+from tests.e2e import jobs, thin
 
 from hansa.admin.client import connect
 from hansa.core import codec
 from hansa.errors import RefusedError
+from hansa.record.folder import RunFolder
 from hansa.simulation.engine import simulate
 
 REFERENCE = f"{Path(jobs.__file__)}:job"
@@ -90,6 +91,21 @@ def test_a_job_runs_downloads_and_gives_the_hash_of_the_simulation(tmp_path: Pat
     assert hashlib.sha256(model.read_bytes()).hexdigest() == expected
     assert "round 3/3" in done.stderr
     assert {path.name for path in (folder / "kits").iterdir()} == {"server", "admin", "me", *(f"site-{k}" for k in range(1, 5))}
+
+
+def test_half_precision_and_layers_that_stay_at_a_site_give_the_simulations_model_for_a_part_of_its_bytes(tmp_path: Path) -> None:
+    reference = f"{Path(thin.__file__)}:job"
+    command = hansa("up", "--sites", "2", "--dir", str(tmp_path / "fed"), "--job", reference, "--seed", str(SEED), "--json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    simulated = simulate(thin.job, thin.data, seed=SEED)
+    assert said["model_sha256"] == codec.digest(simulated.model)
+    here, there = simulated.metrics[0], RunFolder.open(said["folder"]).rounds()[0]
+    assert (there["bytes_up"], there["bytes_down"]) == (here["bytes_up"], here["bytes_down"])
+    body = 64 * 16 + 16  # the shared layer's entries; beside them scalars travel, and the sums of the evaluation
+    assert 2 * 2 * body <= there["bytes_up"] < 2 * 2 * body + 300
+    assert 2 * 2 * 2 * body <= there["bytes_down"] < 2 * 2 * 2 * body + 300  # out for training and for evaluation
 
 
 def test_a_federation_serves_other_commands_until_it_is_interrupted_and_leaves_no_process(tmp_path: Path, expected: str) -> None:

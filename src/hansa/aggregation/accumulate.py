@@ -7,7 +7,7 @@ For each entry the arithmetic is `acc = fl(w_1 u_1); acc = fl(acc + fl(w_i u_i))
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hansa.core import trees
-from hansa.core.trees import Array, Spec, Tree
+from hansa.core.trees import Array, Leaf, Spec, Tree
 from hansa.errors import RunError, SpecError, WeightError
 
 BLOCK = 16_384  # float64 entries: an accumulator block and a term block are 256 KiB, which stay in a second-level cache
@@ -152,22 +152,25 @@ def fold(
     weights: Sequence[float],
     divisor: float,
     *,
+    like: Tree | None = None,
     threads: int = 1,
     after: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """What zero, add, add, ..., finish give, bit for bit, from all updates at hand: block by block over all of them.
 
     Memory beyond the updates: the result, and two blocks a thread. The threads live as long as the call. `after` is called after
-    each span of 4 million entries or less, so that updates which lie in files need not stay in memory.
+    each span of 4 million entries or less, so that updates which lie in files need not stay in memory. `like` has the dtypes of the
+    result (None: those of the updates); an update may have narrower ones that lose nothing in it.
     """
     if not updates:
         raise RunError("nothing was added to this aggregate", expected="at least one update", got="none")
-    check_dtypes(updates[0])
-    spec = Spec.of(updates[0])
-    for update in updates[1:]:
-        spec.check(update)
+    model = updates[0] if like is None else like
+    check_dtypes(model)
+    spec = Spec.of(model)
+    for update in updates:
+        spec.check(update if like is None else _outline(update, dict(spec.items)))
     lines = [{path: _line(leaf) for path, leaf in trees.leaves(update)} for update in updates]
-    out = trees.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), updates[0])
+    out = trees.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), model)
 
     def fill(span: tuple[str, Array, int, int]) -> None:
         path, leaf, start, stop = span
@@ -182,6 +185,16 @@ def fold(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, spans))
     return out
+
+
+def _outline(update: Tree, wanted: Mapping[str, Leaf]) -> Tree:
+    """Names, dtypes and shapes of an update, with the wanted dtypes where its own lose nothing in them; it takes no memory."""
+
+    def outline(path: str, leaf: Array) -> Array:
+        fits = path in wanted and np.can_cast(leaf.dtype, wanted[path].dtype)
+        return np.broadcast_to(np.zeros((), wanted[path].dtype), leaf.shape) if fits else leaf
+
+    return trees.unflatten({path: outline(path, leaf) for path, leaf in trees.leaves(update)})
 
 
 def _fold_span(

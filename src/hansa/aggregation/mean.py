@@ -55,11 +55,17 @@ class Mean:
         return accumulate.finish(acc, acc.weight)
 
     def fold(
-        self, updates: Sequence[Tree], weights: Sequence[float], *, threads: int = 1, after: Callable[[], None] = lambda: None
+        self,
+        updates: Sequence[Tree],
+        weights: Sequence[float],
+        *,
+        like: Tree | None = None,
+        threads: int = 1,
+        after: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """The mean of all the updates at once: the bits of zero, add, ..., finish, for any number of threads.
 
-        Memory beyond the updates is one result and a few blocks. `after` is called now and then: see accumulate.fold.
+        Memory beyond the updates is one result and a few blocks. For `like` and `after` see accumulate.fold.
 
         >>> import numpy as np
         >>> Mean().fold([{"n": np.array([1])}, {"n": np.array([2])}], [1.0, 1.0])
@@ -76,4 +82,4 @@ class Mean:
         total = 0.0
         for weight in weights:  # one after the other, as `add` does: sum() compensates from Python 3.12 on
             total = accumulate.total_weight(total, weight)
-        return accumulate.fold(updates, weights, total, threads=threads, after=after)
+        return accumulate.fold(updates, weights, total, like=like, threads=threads, after=after)

@@ -52,6 +52,7 @@ class Sum:
         updates: Sequence[Tree],
         weights: Sequence[float] = (),  # noqa: ARG002  the protocol's; see the class
         *,
+        like: Tree | None = None,
         threads: int = 1,
         after: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
@@ -61,4 +62,4 @@ class Sum:
             SpecError: the updates have different leaves.
             RunError: there are no updates, or a sum is out of its leaf's range.
         """
-        return accumulate.fold(updates, [1.0] * len(updates), 1.0, threads=threads, after=after)
+        return accumulate.fold(updates, [1.0] * len(updates), 1.0, like=like, threads=threads, after=after)

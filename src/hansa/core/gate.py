@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from hansa.core import half
 from hansa.core.task import Expect, Shareable
 from hansa.core.trees import Array, Leaf, Tree, leaves
 from hansa.errors import NotFiniteError, SpecError, WeightError
@@ -32,7 +33,7 @@ def admit(reply: Shareable, expects: Sequence[Expect]) -> None:
         NotFiniteError: an entry is inf or NaN; names the leaf and the first such index.
     """
     parts = [(expect, _locate(reply.body, expect.path)) for expect in expects]
-    arrays = [_checked_arrays(expect, part) for expect, part in parts]
+    arrays = [_checked_arrays(expect, part, half.outlined(part, reply.headers)) for expect, part in parts]
     for expect in expects:
         if expect.weight is not None:
             _check_weight(_locate(reply.body, expect.weight), path=expect.weight, cap=expect.weight_cap)
@@ -78,8 +79,11 @@ def _locate(body: Tree, path: str) -> Any:
     return node
 
 
-def _checked_arrays(expect: Expect, part: Any) -> list[tuple[str, Array]]:
-    """The arrays of a part, each with its path below it, when all are what was expected, and numbers."""
+def _checked_arrays(expect: Expect, part: Any, outline: Any) -> list[tuple[str, Array]]:
+    """The arrays of a part, each with its path below it, when all are what was expected, and numbers.
+
+    `outline` is the part with the dtypes that it had before it was narrowed for the transfer.
+    """
     # A scalar or a single array stands at its path without a tree around it: its spec has the one path "".
     single = type(part) is not dict and not isinstance(part, Mapping)
     if expect.spec is not None:
@@ -87,10 +91,10 @@ def _checked_arrays(expect: Expect, part: Any) -> list[tuple[str, Array]]:
             want = expect.spec.items[0][1]
             if not isinstance(part, np.ndarray | np.generic):
                 raise SpecError("not an array", path=expect.path or None, expected=want, got=type(part).__name__)
-            if (got := Leaf(part.dtype, part.shape)) != want:
+            if (got := Leaf(outline.dtype, part.shape)) != want:
                 raise SpecError("an array does not fit", path=expect.path or None, expected=want, got=got)
         else:
-            expect.spec.check(part, path=expect.path)
+            expect.spec.check(outline, path=expect.path)
     arrays = [("", part)] if single else list(leaves(part))
     for path, leaf in arrays:
         if not isinstance(leaf, np.ndarray | np.generic):

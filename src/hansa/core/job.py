@@ -35,7 +35,8 @@ class Resources:
 class Job:
     """What is submitted.
 
-    data: the label of the data set that each site maps to its own. filters: run at the site on each reply before it leaves.
+    data: the label of the data set that each site maps to its own. filters: run at the site on each reply before it leaves; where
+    one has `on_task`, that runs at the server on what goes out.
     executor: serves tasks of a workflow that asks for them by name. requires: distributions a site must have. include: further
     files of the bundle. seed: of all random streams; a runner's argument wins. progress_s: a deployed site that makes no
     progress at a task for so long (no bytes, no `abort_signal.check()`, no `fl_ctx.track()`, no line) is given up; None: never.
@@ -102,6 +103,13 @@ class Job:
     def hash(self) -> str:
         """SHA-256 of the description."""
         return hashlib.sha256(self.describe().encode()).hexdigest()
+
+    def outgoing(self, shareable: Shareable) -> Shareable:
+        """Task data as it leaves the server: after `on_task` of those filters that have it."""
+        for each in self.filters:
+            if (step := getattr(each, "on_task", None)) is not None:
+                shareable = step(shareable)
+        return shareable
 
     def serve(self) -> Executor:
         """The executor of a site: the job's own tasks by name, those of its computations otherwise."""

@@ -128,8 +128,9 @@ class Aggregator(Protocol[A]):
     as both added do, exactly where `exact` and to rounding otherwise. `add` and `merge` may reuse the left accumulator's memory,
     so that a round needs one; they never keep or change an update. What `finish` returns is its caller's.
 
-    An aggregator whose result for an entry depends on that entry alone may have `fold(updates, weights, *, after) -> Tree` as well:
-    the bits of zero, add, ..., finish from all updates at hand, block by block; `after` is called now and then.
+    An aggregator whose result for an entry depends on that entry alone may have `fold(updates, weights, *, like, after) -> Tree`
+    as well: the bits of zero, add, ..., finish from all updates at hand, block by block; `after` is called now and then. The result
+    has the dtypes of `like`; an update may have narrower ones, of which each value is one of the wider.
     """
 
     def zero(self, like: Tree) -> A: ...

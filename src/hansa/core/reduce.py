@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from hansa.core import trees
+from hansa.core import half, trees
 from hansa.core.graph import Reduce
 from hansa.core.plan import Stage
+from hansa.core.task import Shareable
 from hansa.core.trees import Array, Spec
 from hansa.core.types import FederatedType, TensorType, Type
 from hansa.core.values import unpack
@@ -35,8 +36,8 @@ class Reducer(ABC):
         """Before the first reply."""
 
     @abstractmethod
-    def add(self, body: Mapping[str, Any]) -> None:
-        """Take in one reply's body.
+    def add(self, reply: Shareable) -> None:
+        """Take in one reply.
 
         Raises:
             UpdateError: it cannot be added, and nothing was.
@@ -46,11 +47,11 @@ class Reducer(ABC):
     def finish(self) -> Any:
         """The value at the server."""
 
-    def value_of(self, body: Mapping[str, Any]) -> Any:
-        return body.get(self.label, {})
+    def value_of(self, reply: Shareable) -> Any:
+        return half.widened(reply.body.get(self.label, {}), reply.headers)
 
-    def weight_of(self, body: Mapping[str, Any]) -> float:
-        return 1.0 if self.weight is None else float(body[self.weight])
+    def weight_of(self, reply: Shareable) -> float:
+        return 1.0 if self.weight is None else float(cast(Array, reply.body[self.weight]))
 
 
 def reducer(reduce: Reduce, stage: Stage, like: trees.Tree | None, release: Callable[[], None] | None = None) -> Reducer:
@@ -63,8 +64,8 @@ class _Collect(Reducer):
     def begin(self) -> None:
         self.items: list[Any] = []
 
-    def add(self, body: Mapping[str, Any]) -> None:
-        self.items.append(unpack(self.value_of(body), self.kind))
+    def add(self, reply: Shareable) -> None:
+        self.items.append(unpack(self.value_of(reply), self.kind))
 
     def finish(self) -> list[Any]:
         return self.items
@@ -75,8 +76,8 @@ class _Aggregate(Reducer):
         zero, self.accumulate, _, self.report = self.reduce.using
         self.acc: Any = copy.deepcopy(zero.value)  # the traced constant is every round's; `accumulate` may add in place
 
-    def add(self, body: Mapping[str, Any]) -> None:
-        self.acc = self.accumulate.fn(self.acc, unpack(self.value_of(body), self.kind))
+    def add(self, reply: Shareable) -> None:
+        self.acc = self.accumulate.fn(self.acc, unpack(self.value_of(reply), self.kind))
 
     def finish(self) -> Any:
         return self.report.fn(self.acc)
@@ -90,8 +91,10 @@ class _Using(Reducer):
         self.kept: list[tuple[trees.Tree, float]] = []
         self.acc = None if self.like is None else self.reduce.using.zero({} if self.fold else self.like)
 
-    def add(self, body: Mapping[str, Any]) -> None:
-        update, weight = as_tree(self.value_of(body)), self.weight_of(body)
+    def add(self, reply: Shareable) -> None:
+        # what is kept stays as it came: the fold widens it block by block
+        update = as_tree(reply.body.get(self.label, {}) if self.fold else self.value_of(reply))
+        weight = self.weight_of(reply)
         if self.acc is None:
             self.acc = self.reduce.using.zero(update)
         # the gate has checked the leaves of what is kept; what an aggregator says of weights, it says of an update without leaves
@@ -102,7 +105,7 @@ class _Using(Reducer):
     def finish(self) -> Any:
         if self.fold and self.kept:
             updates, weights = zip(*self.kept, strict=True)
-            result = self.fold(updates, weights, after=self.release)
+            result = self.fold(updates, weights, like=self.like, after=self.release)
         else:
             result = self.reduce.using.finish(self.acc)
         return result["value"] if set(result) == {"value"} else unpack(result, self.kind)
@@ -117,12 +120,12 @@ class _Sum(Reducer):
         self.spec: Spec | None = None
         self.weights = 0.0
 
-    def add(self, body: Mapping[str, Any]) -> None:
-        packed = self.value_of(body)
+    def add(self, reply: Shareable) -> None:
+        packed = self.value_of(reply)
         if self.spec is None:
             self.first, self.spec = packed, Spec.of({self.label: packed})
         self.spec.check({self.label: packed})  # or NumPy would stretch a site's one column over the others'
-        weight = self.weight_of(body)
+        weight = self.weight_of(reply)
         self.weights += weight
         wide = _each(lambda a: _wide(a) if self.weight is None else _wide(a) * weight, packed)
         with np.errstate(over="ignore"):

@@ -81,7 +81,7 @@ def run(
             for reply in replies:
                 try:
                     for each in reducers:
-                        each.add(reply.shareable.body)
+                        each.add(reply.shareable)
                 except UpdateError as error:
                     wrong = error
                     refused.append(_refused(error, reply, task, alone=[r.kind for r in stage.reductions] == ["using"]))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from hansa.core.executor import FunctionExecutor
+from hansa.core.half import restored
 from hansa.core.task import Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
@@ -91,7 +92,7 @@ class Vectorised:
         given = zip(calls, memories, tracks, strict=True)
         contexts = [self._sites.context(task, call.slot, memory, told) for call, memory, told in given]
         try:
-            replies = execute_many(self._executor, task.name, task.shareable, contexts, self._abort)
+            replies = execute_many(self._executor, task.name, restored(task.shareable), contexts, self._abort)
             each = zip(replies, contexts, memories, tracks, strict=True)
             return [Answer(self._sites.filtered(reply, ctx), puts=m.puts, tracked=tuple(told)) for reply, ctx, m, told in each]
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record

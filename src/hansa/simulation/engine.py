@@ -308,6 +308,7 @@ class _Recorder:
             on_checkpoint=self._checkpoint if self.folder else None,
             on_answer=lambda answered, asked: self.progress.sites_done(answered, asked) if self.progress else None,
             on_failure=self._failure,
+            outgoing=sites.job.outgoing,
             on_tracked=self.folder.append_live if self.folder else lambda _: None,
             keep=self.folder.save_update if self.folder and self.how.keep_updates else None,
             saved=saved,

@@ -62,6 +62,7 @@ class SimulatedFederation:
     on_answer: Callable[[int, int], None] = lambda *_: None
     on_failure: Callable[[Reply, Task], None] = lambda *_: None
     on_tracked: Callable[[list[dict[str, Any]]], None] = lambda _: None
+    outgoing: Callable[[Shareable], Shareable] = lambda given: given
     keep: Keep | None = None
     saved: Saved | None = None
     memory: dict[int, dict[str, Tree]] = field(default_factory=dict)
@@ -85,7 +86,8 @@ class SimulatedFederation:
         recorded = self.journal.ask(task, asked)
         if recorded is not None:
             return self._recalled(recorded)
-        sent = replace(task, shareable=replace(task.shareable, body=read_only(task.shareable.body)))
+        given = self.outgoing(task.shareable)
+        sent = replace(task, shareable=replace(given, body=read_only(given.body)))
         return _Asked(self, sent, asked, policy, self.journal.seq)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word

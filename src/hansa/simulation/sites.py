@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from hansa.core import half
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
@@ -116,7 +117,7 @@ class Sites:
         memory, tracks = SlotMemory(kept), Tracks()
         ctx = self.context(task, slot, memory, tracks)
         try:
-            reply = self.executor.execute(task.name, task.shareable, ctx, abort)
+            reply = self.executor.execute(task.name, half.restored(task.shareable), ctx, abort)
             return Answer(self.filtered(reply, ctx), puts=memory.puts, tracked=tuple(tracks))
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             return Answer(Shareable(), failure_of(error), tracked=tuple(tracks))

@@ -3,9 +3,9 @@ import pickle
 import numpy as np
 import pytest
 
-from hansa.aggregation.filters import clip
+from hansa.aggregation.filters import HalfPrecision, clip
 from hansa.core.task import FLContext, Shareable
-from hansa.core.trees import equal
+from hansa.core.trees import equal, leaves
 from hansa.errors import ConfigError, SpecError
 from hansa.registry import find
 
@@ -45,3 +45,16 @@ def test_a_bad_norm_is_refused_where_it_is_written() -> None:
 def test_it_pickles_and_is_found_by_name() -> None:
     assert pickle.loads(pickle.dumps(clip(2.0))) == clip(2.0)
     assert find("filters", "clip") is clip
+
+
+def test_half_precision_narrows_updates_and_task_data_and_nothing_else() -> None:
+    evaluation = Shareable({"sums": {"auc": np.ones(3, np.float32)}})
+    thin = HalfPrecision("bfloat16")
+    assert thin(evaluation, FLContext()) is evaluation
+    update = Shareable({"delta": {"w": np.ones(3, np.float32)}, "weight": np.array(7.0, np.float32)})
+    assert {k: v.dtype.name for k, v in leaves(thin(update, FLContext()).body)} == {"delta/w": "bfloat16", "weight": "float32"}
+    out = thin.on_task(Shareable({"model": {"w": np.ones(3, np.float32)}, "round": np.array(3)}))
+    assert {k: v.dtype.name for k, v in leaves(out.body)} == {"model/w": "bfloat16", "round": "int64"}
+    assert HalfPrecision(task=False).on_task(update) is update
+    with pytest.raises(ConfigError, match="float16 or bfloat16"):
+        HalfPrecision("float8")

@@ -151,3 +151,16 @@ def test_a_leaf_that_does_not_fit_into_float64_is_refused(leaf: Any) -> None:
 def test_merging_accumulators_of_different_models_is_refused() -> None:
     with pytest.raises(SpecError, match="different leaves"):
         Mean().merge(Mean().zero({"w": np.ones(1)}), Mean().zero({"w": np.ones(2)}))
+
+
+def test_narrower_updates_fold_to_the_dtypes_and_the_bits_that_they_have_when_widened() -> None:
+    rng = np.random.default_rng(0)
+    like = {"w": np.zeros(1000, np.float32)}
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        thin = [{"w": rng.standard_normal(1000).astype(dtype)} for _ in range(3)]
+        folded = Mean().fold(thin, [1.0, 2.0, 3.0], like=like)["w"]
+        wide = Mean().fold([{"w": each["w"].astype(np.float32)} for each in thin], [1.0, 2.0, 3.0])["w"]
+        assert (folded.dtype, folded.tobytes()) == (np.float32, wide.tobytes())
+    for wrong in ({"w": np.zeros(1000)}, {"w": np.zeros(999, np.float16)}, {"v": np.zeros(1000, np.float16)}):
+        with pytest.raises(SpecError):
+            Mean().fold([wrong], [1.0], like=like)

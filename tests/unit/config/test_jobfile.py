@@ -224,7 +224,7 @@ def test_the_text_is_the_same_for_the_same_settings_and_holds_the_overrides(job:
         ("learner={kind='numpy.softmax', epochs=1, steps=2}", "$.learner.steps", "not both"),
         ("algorithm={name='fedavg', rounds=1, epochs=1, steps=2}", "$.algorithm.steps", "not both"),
         ("filters={kind='clip'}", "$.filters", "expected a list"),
-        ("filters=[{norm=1.0}]", "$.filters[0].kind", "one of clip"),
+        ("filters=[{norm=1.0}]", "$.filters[0].kind", "one of clip, exclude, half_precision"),
         ("filters=[{kind='clip', norm=1.0}, {kind='clap', norm=1.0}]", "$.filters[1].kind", "did you mean 'clip'?"),
         ("filters=[{kind='clip', nrom=1.0}]", "$.filters[0].nrom", "did you mean 'norm'?"),
         ("filters=[{kind='clip', norm=-1.0}]", "$.filters[0].norm", "a finite number > 0"),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from hansa.core import codec
+from hansa.core import codec, half
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.task import FLContext, Shareable
@@ -92,7 +92,7 @@ class Served:
             memory=memory,
             tracker=self._work,
         )
-        reply = self._executor.execute(task.task, codec.decode(_mapped(task.body)), ctx, self._work)
+        reply = self._executor.execute(task.task, half.restored(codec.decode(_mapped(task.body))), ctx, self._work)
         _require_shareable(reply, "an executor")
         for each in self._job.filters:
             reply = each(reply, ctx)

@@ -11,7 +11,7 @@ import mmap
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -77,6 +77,7 @@ class DeployedFederation:
 
     on_report, on_checkpoint: where records and states go, made durable before they return. on_failure: is told of each refusal.
     saved: the checkpoint to go on from. fold_bytes: updates that are larger are added when the round has ended, all together.
+    outgoing: what is done to task data before it leaves.
     """
 
     start: Start
@@ -87,6 +88,7 @@ class DeployedFederation:
     on_failure: Callable[[Reply, Task], None] = lambda *_: None
     saved: Saved | None = None
     fold_bytes: int = FOLD_BYTES
+    outgoing: Callable[[Shareable], Shareable] = lambda given: given
     seq: int = 0
     last: int = 0  # the highest step that the server knows of
     traffic: dict[str, int] = field(default_factory=lambda: {"bytes_up": 0, "bytes_down": 0})
@@ -115,7 +117,7 @@ class DeployedFederation:
             if not 0 <= slot < len(self.sites):
                 raise ConfigError("there is no such slot", task=task.name, got=slot, expected=f"0 to {len(self.sites) - 1}")
         self.seq += 1
-        return _Asked(self, task, asked, policy, self.seq)
+        return _Asked(self, replace(task, shareable=self.outgoing(task.shareable)), asked, policy, self.seq)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
         """Make the state after a round durable; the sites keep their own memories."""

@@ -168,6 +168,7 @@ def _run(start: Start, server: Link) -> Done:
         recorder.begin(job)
         save = recorder.folder.save_checkpoint
         federation = DeployedFederation(start, server, blobs, recorder.report, save, recorder.failure, saved)
+        federation.outgoing = job.outgoing
         server.send(Ready(rounds=recorder.rounds, restored=saved[0] if saved else 0))
         with threadpool_limits(1, user_api="blas"):
             value = job.workflow(federation)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hansa.aggregation.filters import HalfPrecision
 from hansa.aggregation.mean import Mean
-from hansa.core import codec, trees
+from hansa.core import codec, half, trees
 from hansa.core.computation import federated_computation
 from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
 from hansa.core.round import Policy
@@ -206,6 +207,24 @@ def test_large_updates_are_folded_from_their_blobs_and_give_the_bits_of_the_runn
     expected = np.float32((np.float64(np.float32(0.1)) + np.float64(np.float32(3e7))) / 2)
     assert done.result["w"].tobytes() == np.full(9_000, expected).tobytes()
     assert [(r.site, r.failure.code) for r in done.refused if r.failure] == [("b", "not_finite")]
+
+
+@pytest.mark.parametrize("fold_bytes", [0, 1 << 20])
+def test_updates_in_half_precision_are_folded_as_they_came_and_give_a_mean_in_full(server: Server, fold_bytes: int) -> None:
+    server.federation.fold_bytes, server.federation.outgoing = fold_bytes, HalfPrecision().on_task
+    values = [np.float32(0.1), np.float32(1 / 3)]
+    replies = [half.narrowed(Shareable({"moved": {"w": np.full(9_000, v)}}), "float16") for v in values]
+    blobs = [server.blobs.put(codec.encode_parts(reply)) for reply in replies]
+    came = [Came(seq=1, slot=k, attempt=1, at=time.time(), blob=b.digest, blob_bytes=b.size) for k, b in enumerate(blobs)]
+    server.say(server.step(*came))
+    done = run(mean_of, server.federation, {"w": np.full(9_000, 0.1, np.float32)}, slots=[0, 1])
+    thin = np.float64(np.float16(values[0])) + np.float64(np.float16(values[1]))
+    assert done.result["w"].tobytes() == np.full(9_000, thin / 2).astype(np.float32).tobytes()
+    opened = server.heard()[0]
+    assert isinstance(opened, link.Open)
+    body = codec.decode(server.blobs.path(opened.body).read_bytes())
+    assert {leaf.dtype.name for _, leaf in leaves(body.body)} == {"float16"}
+    assert server.federation.traffic["bytes_down"] == 2 * 2 * 9_000
 
 
 def test_memory_that_reading_replies_took_is_given_back(server: Server) -> None:

@@ -12,6 +12,7 @@ TITLES = {
     "W1": "many tiny clients",
     "W2": "few silos with a network",
     "W3": "what a round costs besides training",
+    "W3-deployed": "the same over mutual TLS, with server, agents and workers",
     "W4": "start-up",
     "W5": "the weighted mean alone",
 }

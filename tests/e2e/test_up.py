@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -108,24 +109,75 @@ def test_half_precision_and_layers_that_stay_at_a_site_give_the_simulations_mode
     assert 2 * 2 * 2 * body <= there["bytes_down"] < 2 * 2 * 2 * body + 300  # out for training and for evaluation
 
 
-def test_a_federation_serves_other_commands_until_it_is_interrupted_and_leaves_no_process(tmp_path: Path, expected: str) -> None:
-    with up(tmp_path / "fed", "--data", DATA) as process:
-        started = tree(process.pid)
+class Terminal:
+    """A command in a terminal of its own, as a person has it: what it shows, and keys that are pressed."""
+
+    def __init__(self, *command: str) -> None:
+        self.screen, theirs = pty.openpty()
+        tty = ["setsid", "--ctty", *command]
+        self.process = subprocess.Popen(tty, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+        os.close(theirs)
+        self.shown = ""
+
+    def until(self, text: str, within_s: float = 60.0) -> str:
+        """What is shown, once it holds the text."""
+        ends = time.monotonic() + within_s
+        while text not in self.shown:
+            assert select.select([self.screen], [], [], max(0.0, ends - time.monotonic()))[0], self.shown
+            try:
+                self.shown += os.read(self.screen, 65_536).decode()
+            except OSError:  # the other end is closed
+                raise AssertionError(self.shown) from None
+        return self.shown
+
+    def press(self, key: bytes) -> None:
+        os.write(self.screen, key)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=30)
+        os.close(self.screen)
+
+
+def test_in_a_terminal_it_says_what_to_type_next_stops_on_ctrl_c_and_starts_again_as_it_was(tmp_path: Path, expected: str) -> None:
+    command = hansa("up", "--dir", str(tmp_path / "fed"), "--data", DATA)
+    terminal = Terminal(*command)
+    try:
+        shown = terminal.until("Ctrl-C stops it.")
+        started = tree(terminal.process.pid)
         assert len(started) >= 5
-        kit = str(tmp_path / "fed" / "kits" / "admin")
-        command = hansa("job", "submit", REFERENCE, "--kit", kit, "--seed", str(SEED), "--wait", "--json")
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        typed = next(line for line in shown.splitlines() if line.startswith("next  ")).removeprefix("next  hansa ").split()
+        typed[typed.index("FILE.py:job")] = REFERENCE
+        done = subprocess.run(
+            hansa(*typed, "--seed", str(SEED), "--json"), capture_output=True, text=True, check=False, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         run = json.loads(done.stdout)["run"]
+        kit = tmp_path / "fed" / "kits" / "admin"
         with connect(kit) as session:
             assert [site.online for site in session.sites()] == [True] * 4
             folder = session.run(run).download(tmp_path / "home")
         assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == expected
-        started = sorted({*started, *tree(process.pid)})
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-        assert (process.returncode, errors.splitlines()[-1]) == (0, "stopped")
+        started = sorted({*started, *tree(terminal.process.pid)})
+        terminal.press(b"\x03")
+        assert "Traceback" not in terminal.until("stopped", within_s=10.0)
+        assert terminal.process.wait(timeout=10) == 0
         assert gone(started, within_s=0)
+    finally:
+        terminal.close()
+    certificates = {path: path.read_bytes() for path in (tmp_path / "fed" / "kits").glob("*/certificate.pem")}
+    again = Terminal(*hansa("up", "--dir", str(tmp_path / "fed")))
+    try:
+        assert again.until("Ctrl-C stops it.").count("https://") == 1
+        assert len(certificates) >= 6
+        assert {path: path.read_bytes() for path in certificates} == certificates
+        with connect(kit) as session:
+            assert [each.run for each in session.runs()] == [run]
+        again.press(b"\x03")
+        assert again.process.wait(timeout=15) == 0
+    finally:
+        again.close()
 
 
 def test_when_it_is_killed_the_kernel_ends_its_processes_and_the_run_goes_on_when_it_is_up_again(

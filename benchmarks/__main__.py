@@ -10,7 +10,16 @@ from typing import Any
 
 from benchmarks.measure import figures_of, in_child, machine
 
-WORKLOADS = {"W1": "many_clients", "W2": "cross_silo", "W3": "exchange", "W3-deployed": "deployed", "W4": "startup", "W5": "fold"}
+WORKLOADS = {
+    "W1": "many_clients",
+    "W2": "cross_silo",
+    "W3": "exchange",
+    "W3-deployed": "deployed",
+    "W4": "startup",
+    "W5": "fold",
+    "W6": "crowd",
+    "W7": "deployed_start",
+}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from hansa.core.protocols import Dataset, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Tree
 
-ROUNDS = {"small": 20, "large": 10, "few": 3, "big": 2}
+ROUNDS = {"small": 10, "large": 5, "few": 3}
 
 
 class Unlike(Echo):
@@ -32,4 +32,3 @@ def _job(kind: str, entries: int) -> Job:
 small = _job("small", 2_500)  # 10 kB
 large = _job("large", 250_000)  # 1 MB
 few = _job("few", 2_500)
-big = _job("big", 250_000)

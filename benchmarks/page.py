@@ -15,6 +15,8 @@ TITLES = {
     "W3-deployed": "the same over mutual TLS, with server, agents and workers",
     "W4": "start-up",
     "W5": "the weighted mean alone",
+    "W6": "a thousand sites on one server",
+    "W7": "a federation on one machine, started and idle",
 }
 
 

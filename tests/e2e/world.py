@@ -255,6 +255,7 @@ class FakeSite:
     job: Job
     data: FederatedData
     refuses: str = ""
+    cores: int = 4
     hold: Callable[[Assignment], None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
     errors: list[BaseException] = field(default_factory=list)
@@ -263,7 +264,7 @@ class FakeSite:
     thread: threading.Thread | None = None
 
     def hello(self) -> Welcome:
-        welcome: Welcome = self.caller.say("/v1/hello", Hello([1], "test", cores=4), Welcome)
+        welcome: Welcome = self.caller.say("/v1/hello", Hello([1], "test", cores=self.cores), Welcome)
         return welcome
 
     def start(self) -> FakeSite:

@@ -87,7 +87,11 @@ class Line:
     def alive(self) -> bool:
         """Whether an idle connection is still open: one at which there is something to read has been closed."""
         connected = self._http.sock
-        return connected is not None and not select.select([connected], [], [], 0)[0]
+        if connected is None:
+            return False
+        told = select.poll()  # select knows no descriptor beyond 1,023
+        told.register(connected, select.POLLIN)
+        return not told.poll(0)
 
     def _connect(self) -> None:
         if not self._open:

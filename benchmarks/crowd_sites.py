@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 
 from benchmarks import crowd_job
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.core.task import FLContext, Signal
 from hansa.data.federated import Rows

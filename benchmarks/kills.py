@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.federation import below
+from hansa import codec
 from hansa.admin.client import Run, connect
-from hansa.core import codec
 
 KINDS = ("server", "run", "site", "worker", "all")
 PARTS = {"run": b"server.run_main", "worker": b"client.worker"}

@@ -21,7 +21,7 @@ from job import job  # type: ignore[import-not-found]  # both stand beside this 
 from patients import NAMES, hospitals  # type: ignore[import-not-found]
 
 import hansa as hs
-from hansa.core import codec
+from hansa import codec
 
 HERE = Path(__file__).parent
 FED = Path("federation")

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from hansa.core.executor import Executor
     from hansa.core.intrinsics import (
         federated_aggregate,
+        federated_apply,
         federated_broadcast,
         federated_collect,
         federated_eval,
         federated_map,
+        federated_map_all_equal,
+        federated_max,
         federated_mean,
+        federated_min,
+        federated_reduce,
+        federated_secure_modular_sum,
+        federated_secure_select,
+        federated_secure_sum,
+        federated_secure_sum_bitwidth,
+        federated_select,
         federated_sum,
         federated_value,
         federated_zip,
@@ -30,12 +40,26 @@ if TYPE_CHECKING:
     from hansa.core.run import run
     from hansa.core.task import FLContext, Shareable, Signal, Task
     from hansa.core.trees import Spec, Tree
-    from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, FunctionType, SequenceType, Server, StructType, TensorType
+    from hansa.core.types import (
+        CLIENTS,
+        SERVER,
+        AbstractType,
+        Clients,
+        FederatedType,
+        FunctionType,
+        PlacementType,
+        SequenceType,
+        Server,
+        StructType,
+        TensorType,
+        to_type,
+    )
     from hansa.core.workflow import Outcome
     from hansa.errors import HansaError
     from hansa.learning.rounds import Rounds
     from hansa.learning.sequence import Sequence
     from hansa.record.folder import load_model
+    from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
     from hansa.simulation.engine import Result, Settings, simulate
     from hansa.simulation.evaluate import compare, evaluate
     from hansa.simulation.faults import Faults
@@ -45,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIENTS",
     "SERVER",
+    "AbstractType",
     "Clients",
     "Executor",
     "FLContext",
@@ -57,6 +82,7 @@ __all__ = [
     "Job",
     "Learner",
     "Outcome",
+    "PlacementType",
     "Policy",
     "Resources",
     "Result",
@@ -78,22 +104,37 @@ __all__ = [
     "errors",
     "evaluate",
     "federated_aggregate",
+    "federated_apply",
     "federated_broadcast",
     "federated_collect",
     "federated_computation",
     "federated_eval",
     "federated_map",
+    "federated_map_all_equal",
+    "federated_max",
     "federated_mean",
+    "federated_min",
+    "federated_reduce",
+    "federated_secure_modular_sum",
+    "federated_secure_select",
+    "federated_secure_sum",
+    "federated_secure_sum_bitwidth",
+    "federated_select",
     "federated_sum",
     "federated_value",
     "federated_zip",
     "load_model",
     "local_computation",
     "run",
+    "sequence_map",
+    "sequence_reduce",
+    "sequence_sum",
     "simulate",
+    "to_type",
 ]
 
 _MODULE_OF = {  # the same names as in __all__ and above: a test compares the three
+    "AbstractType": "hansa.core.types",
     "CLIENTS": "hansa.core.types",
     "Clients": "hansa.core.types",
     "Executor": "hansa.core.executor",
@@ -108,6 +149,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "Resources": "hansa.core.job",
     "Learner": "hansa.core.protocols",
     "Outcome": "hansa.core.workflow",
+    "PlacementType": "hansa.core.types",
     "Policy": "hansa.core.round",
     "Result": "hansa.simulation.engine",
     "Rounds": "hansa.learning.rounds",
@@ -129,19 +171,33 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "errors": "hansa.errors",
     "evaluate": "hansa.simulation.evaluate",
     "federated_aggregate": "hansa.core.intrinsics",
+    "federated_apply": "hansa.core.intrinsics",
     "federated_broadcast": "hansa.core.intrinsics",
     "federated_collect": "hansa.core.intrinsics",
     "federated_computation": "hansa.core.computation",
     "federated_eval": "hansa.core.intrinsics",
     "federated_map": "hansa.core.intrinsics",
+    "federated_map_all_equal": "hansa.core.intrinsics",
+    "federated_max": "hansa.core.intrinsics",
     "federated_mean": "hansa.core.intrinsics",
+    "federated_min": "hansa.core.intrinsics",
+    "federated_reduce": "hansa.core.intrinsics",
+    "federated_secure_modular_sum": "hansa.core.intrinsics",
+    "federated_secure_select": "hansa.core.intrinsics",
+    "federated_secure_sum": "hansa.core.intrinsics",
+    "federated_secure_sum_bitwidth": "hansa.core.intrinsics",
+    "federated_select": "hansa.core.intrinsics",
     "federated_sum": "hansa.core.intrinsics",
     "federated_value": "hansa.core.intrinsics",
     "federated_zip": "hansa.core.intrinsics",
     "load_model": "hansa.record.folder",
     "local_computation": "hansa.core.computation",
     "run": "hansa.core.run",
+    "sequence_map": "hansa.sequences",
+    "sequence_reduce": "hansa.sequences",
+    "sequence_sum": "hansa.sequences",
     "simulate": "hansa.simulation.engine",
+    "to_type": "hansa.core.types",
 }
 
 if not TYPE_CHECKING:  # a type checker would otherwise accept every name

@@ -22,9 +22,9 @@ from tests.e2e.agents import Agent, agents, furnish
 from tests.e2e.networks import NGINX, ConnectProxy, Nginx, guide_conf, needs_nginx, nginx, until
 from tests.e2e.world import CHUNK, free_port, make_project, serving
 
+from hansa import codec
 from hansa.admin.client import connect
 from hansa.admin.here.enrolling import enroll
-from hansa.core import codec
 from hansa.errors import IdentityError, UnreachableError
 from hansa.provision.changes import revoke
 from hansa.provision.project import ServerSection

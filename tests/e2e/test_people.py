@@ -16,9 +16,9 @@ from tests.e2e import jobs
 from tests.e2e.world import Caller, FakeSite, make_project, serving
 
 import hansa as hs
+from hansa import codec
 from hansa.admin.client import Session, connect
 from hansa.admin.record import verify
-from hansa.core import codec
 from hansa.errors import IdentityError, InputError, RefusedError, RunError, UnreachableError
 from hansa.record.folder import RunFolder
 from hansa.runtime.audit.chain import Broken, Verified

@@ -15,7 +15,7 @@ from tests.e2e.agents import SITE_TOML, Agent, agents
 from tests.e2e.test_site_runs import hash_of, until
 from tests.e2e.world import Caller, make_project, serving
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.data.federated import paths
 from hansa.references import load_reference

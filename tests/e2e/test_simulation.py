@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import hansa as hs
+from hansa import codec
 from hansa.adapters.numpy import mlp, softmax
-from hansa.core import codec, trees
+from hansa.core import trees
 from hansa.core.trees import Tree
 from hansa.data.federated import FederatedRows, population
 from hansa.learning.fedavg import fedavg
@@ -171,7 +172,7 @@ INTERACTIVE = """
 import numpy as np
 import hansa as hs
 from hansa.adapters.numpy import softmax
-from hansa.core import codec
+from hansa import codec
 from hansa.core.task import Shareable, Task
 from hansa.core.round import Policy
 from hansa.data.federated import population

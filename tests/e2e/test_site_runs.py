@@ -18,7 +18,7 @@ from tests.e2e import jobs
 from tests.e2e.agents import SHARDS, SITE_TOML, Agent, agents
 from tests.e2e.world import Caller, Server, make_project, serving
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.provision.changes import revoke
 from hansa.references import load_reference

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from tests.e2e import jobs, thin
 
+from hansa import codec
 from hansa.admin.client import connect
-from hansa.core import codec
 from hansa.errors import RefusedError
 from hansa.record.folder import RunFolder
 from hansa.simulation.engine import simulate

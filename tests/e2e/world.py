@@ -22,7 +22,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import FLContext, Signal

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hansa.core import codec, trees
+from hansa import codec
+from hansa.core import trees
 from hansa.core.task import Shareable
 from hansa.errors import HansaError
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.simulation.means import job, raising, sites
 
 import hansa as hs
-from hansa.core import codec, trees
+from hansa import codec
+from hansa.core import trees
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.errors import QuorumError

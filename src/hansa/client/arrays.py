@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.task import Shareable
 from hansa.core.trees import Array
 from hansa.errors import InputError, MissingExtraError, SpecError

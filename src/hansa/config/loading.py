@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from hansa import registry
+from hansa import registry, tensors
 from hansa.config import evidence
 from hansa.config.jobfile import JobFile, read
-from hansa.core import codec, gate, trees
+from hansa.core import gate, trees
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.rng import generator
@@ -133,7 +133,7 @@ def with_init(job: Job, file: str | Path) -> Job:
         hint = "give init= to the training in it, if there is one"
         raise ConfigError("this job's workflow is no training in rounds, so it takes no --init", job=job.name, hint=hint)
     try:
-        tree, _ = codec.load_tree(file)
+        tree, _ = tensors.load_tree(file)
     except StorageError as error:  # what a person named is wrong input, whatever is wrong with it
         raise ConfigError(f"no model to start from: {error.message}", path=str(file), hint="give a model.safetensors") from error
     if job.workflow.learner is not None:

@@ -1,14 +1,48 @@
-"""Computations: typed functions over placed values, traced once when they are defined."""
+"""Computations: typed functions over placed values, traced once when they are defined.
+
+Called with the values of another computation that is being traced, one becomes part of it; called with anything else, it runs.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, overload
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast, overload
 
-from hansa.core.graph import LocalFunction, Node, Parameter, Value, as_node, member_of, user_frame, where
-from hansa.core.types import UNKNOWN, FederatedType, FunctionType, StructType, Type, hints, to_type
+from hansa import registry
+from hansa.core.graph import (
+    Apply,
+    Constant,
+    LocalFunction,
+    Node,
+    Parameter,
+    Record,
+    Value,
+    as_node,
+    member_of,
+    mentions_value,
+    substitute,
+    user_frame,
+    walk,
+    where,
+    zipped,
+)
+from hansa.core.types import (
+    UNKNOWN,
+    FederatedType,
+    FunctionType,
+    SequenceType,
+    StructType,
+    TensorType,
+    Type,
+    assignable,
+    contains,
+    hints,
+    to_type,
+)
 from hansa.core.values import conform
 from hansa.errors import TraceError
 
@@ -16,24 +50,36 @@ _WANTED = frozenset({"ctx", "abort"})
 
 
 class LocalComputation:
-    """A Python function with declared types that runs at one place. Called directly, it converts its arguments to them."""
+    """A Python function with declared types that runs at one place. What it takes and gives is converted to them."""
 
     def __init__(self, local: LocalFunction) -> None:
-        self.local = local
+        self._fn = local.fn
+        self.local = replace(local, fn=functools.wraps(local.fn)(lambda *args, **more: self._converted(*args, **more)))
         self.__name__ = local.name
         self.__doc__ = local.fn.__doc__
 
     @property
     def type_signature(self) -> FunctionType:
         """`(float32 -> float32)`; several parameters are one struct."""
-        return FunctionType(_parameter_type(self.local.parameters), self.local.result)
+        return FunctionType(parameter_type(self.local.parameters), self.local.result)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         names = [name for name, _ in self.local.parameters]
-        given = _bind(self.local.name, names, args, {k: v for k, v in kwargs.items() if k not in _WANTED})
-        extra = {k: v for k, v in kwargs.items() if k in _WANTED}
-        ready = [conform(given[name], kind, path=name) for name, kind in self.local.parameters]
-        return conform(self.local.fn(*ready, **extra), self.local.result, path="result")
+        extra = {name: kwargs.pop(name) for name in _WANTED & kwargs.keys()}
+        given = _bind(self.local.name, names, args, kwargs)
+        if not mentions_value(given):
+            return self._converted(*(given[name] for name in names), **extra)
+        nodes = {name: as_node(value) for name, value in given.items()}
+        if placed := [node.type for node in nodes.values() if contains(node.type, FederatedType)]:
+            raise TraceError(f"{self.local.name} runs at one place", got=placed[0], hint="use federated_map" + where())
+        ready = tuple(fitted(nodes[name], want, name, self.local.name) for name, want in self.local.parameters)
+        return Value(Apply(self.local, ready, (), None, self.local.result))
+
+    def _converted(self, *args: Any, **kwargs: Any) -> Any:
+        kinds = dict(self.local.parameters)
+        given = {**dict(zip(kinds, args, strict=False)), **kwargs}
+        ready = [conform(given.pop(name), kind, path=name) for name, kind in kinds.items() if name in given]
+        return conform(self._fn(*ready, **given), self.local.result, path=f"result of {self.local.name}")
 
     def __repr__(self) -> str:
         return f"<local computation {self.local.name} {self.type_signature}>"
@@ -63,48 +109,98 @@ def local_computation(*args: object, many: Callable[..., list[Any]] | None = Non
     return LocalComputation(_local(fn, types, many))
 
 
-def as_local(fn: object) -> LocalFunction:
-    """The local function of a LocalComputation or of a plain Python function; a LocalFunction is one."""
+def as_local(fn: object, kinds: Sequence[Type] = ()) -> LocalFunction:
+    """The local function of a LocalComputation, of a plain Python function, or of a computation without placements.
+
+    `kinds` are the types of what it will be given, for a computation that has no types of its own.
+    """
     if isinstance(fn, LocalFunction):
         return fn
     if isinstance(fn, LocalComputation):
         return fn.local
+    if isinstance(fn, Polymorphic):
+        fn = fn.of(*kinds)
     if isinstance(fn, Computation):
-        raise TraceError("a federated computation cannot run at one place", got=fn.type_signature, hint=where())
-    if not callable(fn):
-        raise TraceError("not a function", got=repr(fn), hint=where())
+        signature = fn.type_signature
+        if contains(signature, FederatedType):
+            raise TraceError("a federated computation cannot run at one place", got=signature, hint=where())
+        return LocalFunction(fn, fn.name, tuple((name, node.type) for name, node in fn.arguments.items()), signature.result)
+    if isinstance(fn, Value) or not callable(fn):
+        raise TraceError("not a function", got=fn.type_signature if isinstance(fn, Value) else repr(fn), hint=where())
     return _local(fn, (), None)
 
 
 class Computation:
     """A traced federated computation. `type_signature` prints in TFF's notation; calling it runs it on values at hand.
 
-    Client arguments are lists (or tuples, arrays) with one entry a client. `hansa.core.run.run` runs it over a Federation.
+    Client arguments are lists (or tuples, arrays) with one entry a client; one that is all equal is the value itself.
+    `hansa.core.run.run` runs it over a Federation.
     """
 
-    def __init__(self, fn: Callable[..., Any], parameters: tuple[Parameter, ...]) -> None:
+    def __init__(self, fn: Callable[..., Any], arguments: Mapping[str, Type]) -> None:
         self.name = fn.__name__
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
-        self.parameters = parameters
-        traced = _in_order(fn, [p.name for p in parameters])(*(Value(parameter) for parameter in parameters))
+        self.arguments = {name: _argument(name, kind) for name, kind in arguments.items()}
+        self.parameters = tuple(n for n in walk(*self.arguments.values()) if isinstance(n, Parameter))
+        traced = _in_order(fn, list(arguments))(*(Value(node) for node in self.arguments.values()))
         if traced is None:
             raise TraceError(f"{self.name} returned None", hint="a computation returns a value" + where())
-        self.result: Node = as_node(traced)
+        self.result: Node = _as_declared(as_node(traced), _hints(fn).get("return", UNKNOWN), self.name)
 
     @property
     def type_signature(self) -> FunctionType:
         """From the parameters to the result."""
-        return FunctionType(_parameter_type(tuple((p.name, p.type) for p in self.parameters)), _placed_result(self.result))
+        return FunctionType(parameter_type(tuple((name, node.type) for name, node in self.arguments.items())), self.result.type)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from hansa.core.run import call  # run compiles computations: it imports this module
+        given = self._bound(args, kwargs)
+        if not mentions_value(given):
+            return self._run(given, None)
+        nodes = {name: as_node(value) for name, value in given.items()}
+        new: dict[int, Node] = {}
+        for name, node in self.arguments.items():
+            new |= _matched(node, fitted(nodes[name], node.type, name, self.name))
+        return Value(substitute(self.result, new))
 
-        given = _bind(self.name, [p.name for p in self.parameters], args, kwargs)
-        return call(self, given)
+    def over(self, clients: int) -> Callable[..., Any]:
+        """The computation to be called at that many clients, where no argument says how many there are."""
+        return lambda *args, **kwargs: self._run(self._bound(args, kwargs), clients)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return _bind(self.name, list(self.arguments), args, kwargs)
+
+    def _run(self, given: dict[str, Any], clients: int | None) -> Any:
+        return cast(Callable[..., Any], registry.find("backends", "direct"))(self, given, clients)
 
     def __repr__(self) -> str:
         return f"<federated computation {self.name} {self.type_signature}>"
+
+
+class Polymorphic:
+    """A federated computation whose parameters have no types: traced for those it is called with, once for each."""
+
+    def __init__(self, fn: Callable[..., Any], names: list[str]) -> None:
+        self.__name__, self.__doc__ = fn.__name__, fn.__doc__
+        self._fn, self._names = fn, names
+        self._made: dict[str, Computation] = {}
+
+    def of(self, *kinds: Type) -> Computation:
+        """The computation for arguments of these types.
+
+        Raises:
+            TraceError: there are more or fewer parameters; or as `federated_computation`.
+        """
+        if len(kinds) != len(self._names):
+            raise TraceError(f"{self.__name__} has {len(self._names)} parameters", got=", ".join(map(str, kinds)), hint=where())
+        key = repr(kinds)
+        if key not in self._made:
+            self._made[key] = Computation(self._fn, dict(zip(self._names, kinds, strict=True)))
+        return self._made[key]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = _bind(self.__name__, self._names, args, kwargs)
+        return self.of(*(as_node(given[name]).type for name in self._names))(**given)
 
 
 @overload
@@ -114,7 +210,8 @@ def federated_computation(*types: object) -> Callable[[Callable[..., Any]], Comp
 def federated_computation(*args: object) -> Any:
     """A typed function over values placed at the server and at clients; traced now, checked before any site is contacted.
 
-    Types come from annotations (`Server[T]`, `Clients[T]`) or are given, as in the example.
+    Types come from annotations (`Server[T]`, `Clients[T]`) or are given, as in the example: one for each parameter, or one struct
+    that is spread over them. Without any, it is traced for the types that it is called with.
 
     >>> import numpy as np
     >>> from hansa.core.intrinsics import federated_mean
@@ -130,16 +227,85 @@ def federated_computation(*args: object) -> Any:
     """
     fn, types = _split(args)
 
-    def trace(inner: Callable[..., Any]) -> Computation:
-        return Computation(inner, tuple(Parameter(name, kind) for name, kind in _parameters(inner, types)))
+    def trace(inner: Callable[..., Any]) -> Computation | Polymorphic:
+        _check_parameters(inner)
+        parameters = dict(_parameters(inner, types))
+        if parameters and not types and all(kind is UNKNOWN for kind in parameters.values()):
+            return Polymorphic(inner, list(parameters))
+        return Computation(inner, parameters)
 
     return trace if fn is None else trace(fn)
 
 
+def call_value(node: Node, kind: FunctionType, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+    """The call of a value that is a function: of a computation that was given, or of one that comes when this one runs."""
+    if isinstance(node, Constant):
+        return node.value(*args, **kwargs)
+    if kwargs or len(args) > 1:
+        raise TraceError("a function that is a value takes one argument", got=kind, hint="give a tuple" + where())
+    takes = (
+        () if kind.parameter is None else (fitted(as_node(args[0] if args else ()), kind.parameter, "argument", "the function"),)
+    )
+    named = tuple((f"x{i}", each.type) for i, each in enumerate(takes))
+    local = LocalFunction(lambda fn, *given: fn(*given), "call", (("fn", kind), *named), kind.result)
+    return Value(Apply(local, (node, *takes), (), None, kind.result))
+
+
+def fitted(node: Node, want: Type, path: str, name: str, *, at_its_place: bool = False) -> Node:
+    """The node where `want` is wanted, a constant converted. `at_its_place`: where its member is wanted.
+
+    Raises:
+        TraceError: its type does not fit; names the function and the parameter.
+    """
+    if isinstance(node, Constant) and node.placement is None and isinstance(want, TensorType | StructType | SequenceType):
+        return Constant(conform(node.value, want, path=f"{path} of {name}"), want)  # 0.0 becomes what its type says: a float32
+    node = zipped(node) if isinstance(want, FederatedType) else node
+    kind = member_of(node.type) if at_its_place else node.type
+    if assignable(want, kind):
+        return node
+    raise TraceError(f"{name} does not take this", path=path, expected=want, got=kind, hint=where())
+
+
+def _argument(name: str, kind: Type) -> Node:
+    """What a traced function is given: a parameter, or a struct of those that are placed."""
+    if kind is UNKNOWN:
+        raise TraceError(f"parameter {name!r} has no type", hint="annotate it Server[...] or Clients[...]" + where())
+    if not isinstance(kind, StructType) or not contains(kind, FederatedType):
+        return Parameter(name, kind)
+    items = tuple((n, _argument(f"{name}/{n}" if n else f"{name}[{i}]", item)) for i, (n, item) in enumerate(kind.elements))
+    places = {node.placement for _, node in items}
+    return Record(items, kind, places.pop() if len(places) == 1 else None)
+
+
+def _matched(node: Node, given: Node) -> dict[int, Node]:
+    """For each parameter below an argument, by identity, the part of the given value that stands for it."""
+    if isinstance(node, Record):
+        parts = Value(given)
+        return {key: value for i, (_, n) in enumerate(node.items) for key, value in _matched(n, as_node(parts[i])).items()}
+    return {id(node): given}
+
+
+def _as_declared(node: Node, declared: Type, name: str) -> Node:
+    """The result as the annotation says: a struct of values at one placement is one value there."""
+    if not isinstance(declared, FederatedType):
+        return node
+    node = zipped(node)
+    if not isinstance(node.type, FederatedType) or node.type.placement is not declared.placement:
+        raise TraceError(f"{name} returns something else than it says", expected=declared, got=node.type, hint=where())
+    return node
+
+
+def _check_parameters(fn: Callable[..., Any]) -> None:
+    for p in inspect.signature(fn).parameters.values():
+        if p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD:
+            what = "has a default" if p.default is not p.empty else f"is {p.kind.description}"
+            raise TraceError(f"parameter {p.name!r} of {fn.__name__} {what}", expected="plain parameters", hint=where())
+
+
 def _split(args: tuple[object, ...]) -> tuple[Callable[..., Any] | None, tuple[object, ...]]:
-    if args and callable(args[0]) and not isinstance(args[0], type):
+    if args and callable(args[0]) and not isinstance(args[0], type) and typing.get_origin(args[0]) is None:
         return args[0], args[1:]
-    return None, args
+    return None, () if args == (None,) else args
 
 
 def _local(fn: Callable[..., Any], types: tuple[object, ...], many: Callable[..., list[Any]] | None) -> LocalFunction:
@@ -147,7 +313,7 @@ def _local(fn: Callable[..., Any], types: tuple[object, ...], many: Callable[...
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # a NumPy ufunc or a builtin has none: one unknown parameter
-        return LocalFunction(fn, name, (("x", UNKNOWN),), UNKNOWN, many=many)
+        return LocalFunction(fn, name, tuple((f"x{i}", UNKNOWN) for i in range(getattr(fn, "nin", 1))), UNKNOWN, many=many)
     wants = frozenset(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY) & _WANTED
     kind = _hints(fn).get("return", UNKNOWN)
     parameters = tuple(_parameters(fn, types))
@@ -172,30 +338,27 @@ def _parameters(fn: Callable[..., Any], types: tuple[object, ...]) -> list[tuple
     if not types:
         known = _hints(fn)
         return [(name, known.get(name, UNKNOWN)) for name in names]
-    given = [to_type(spec) for spec in types]
-    if len(given) == 1 and len(names) > 1 and isinstance(given[0], StructType) and len(given[0].elements) == len(names):
-        fields = given[0].elements
-        if all(field in names for field, _ in fields):
-            return [(str(field), kind) for field, kind in fields]
-        return [(name, kind) for name, (_, kind) in zip(names, fields, strict=True)]
+    pairs = [spec for spec in types if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], str)]
+    given = [StructType(pairs)] if len(pairs) == len(types) else [to_type(spec) for spec in types]
+    if len(names) == 1 and len(given) > 1:
+        return [(names[0], StructType(given))]
+    if len(given) == 1 and len(names) > 1 and isinstance(given[0], StructType) and len(given[0]) == len(names):
+        fields = given[0].fields()
+        if fields and set(fields) != set(names):
+            raise TraceError(f"the fields are not those of {fn.__name__}", expected=names, got=given[0], hint=where())
+        return list(zip(fields or names, given[0], strict=True))
     if len(given) != len(names):
-        raise TraceError(
-            f"{getattr(fn, '__name__', 'the function')} has {len(names)} parameters",
-            expected=f"{len(names)} types",
-            got=", ".join(map(str, given)),
-            hint=where(),
-        )
+        name = getattr(fn, "__name__", "the function")
+        got = ", ".join(map(str, given))
+        raise TraceError(f"{name} has {len(names)} parameters", expected=f"{len(names)} types", got=got, hint=where())
     return list(zip(names, given, strict=True))
 
 
-def _parameter_type(parameters: tuple[tuple[str, Type], ...]) -> Type | None:
+def parameter_type(parameters: tuple[tuple[str, Type], ...]) -> Type | None:
+    """The one parameter's type, the struct of several, or None."""
     if not parameters:
         return None
     return parameters[0][1] if len(parameters) == 1 else StructType(list(parameters))
-
-
-def _placed_result(node: Node) -> Type:
-    return node.type if isinstance(node.type, FederatedType | StructType) else member_of(node.type)
 
 
 def _bind(name: str, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 from hansa.core.computation import Computation
-from hansa.core.graph import Apply, Constant, Node, Parameter, Record, Select, pick
+from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Select, pick
 from hansa.core.plan import Stage, plan
 from hansa.core.task import FLContext, Shareable, Signal
 from hansa.core.types import StructType
@@ -76,6 +76,8 @@ def compute(node: Node, values: Mapping[int, Any], ctx: FLContext, abort: Signal
             return pick(values[id(node.source)], node.key)
         case Constant():
             return node.value
+        case Broadcast():  # at the server: an unplaced value put there
+            return values[id(node.source)]
         case Record():
             kind = getattr(node.type, "member", node.type)
             items = [values[id(item)] for _, item in node.items]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeAlias
@@ -15,14 +15,16 @@ from hansa.core.types import (
     SERVER,
     UNKNOWN,
     FederatedType,
-    ObjectType,
+    FunctionType,
     Placement,
     SequenceType,
     StructType,
     TensorType,
     Type,
+    infer_type,
+    members,
 )
-from hansa.errors import TraceError
+from hansa.errors import FieldError, TraceError
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -50,14 +52,14 @@ class LocalFunction:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Parameter:
-    """An argument of the computation."""
+    """An argument of the computation; one without a placement is computed with where the server is."""
 
     name: str
     type: Type
 
     @property
-    def placement(self) -> Placement:
-        return placed(self.type, what=f"parameter {self.name!r}").placement
+    def placement(self) -> Placement | None:
+        return self.type.placement if isinstance(self.type, FederatedType) else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,7 +86,7 @@ class Select:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Record:
-    """Several values of one placement as one struct."""
+    """Several values as one struct; None placement: they have not all the same. Its type is federated once it is zipped."""
 
     items: tuple[tuple[str | None, Node], ...]
     type: Type
@@ -93,37 +95,42 @@ class Record:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Apply:
-    """A local function applied at a placement."""
+    """A local function applied at a placement, or to unplaced values. `secure` names the intrinsic that promises a protocol."""
 
     fn: LocalFunction
     args: tuple[Node, ...]
     kwargs: tuple[tuple[str, Node], ...]
-    placement: Placement
+    placement: Placement | None
     type: Type
+    secure: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Broadcast:
-    """A server value at every client."""
+    """A server value at every client, or an unplaced value at either placement."""
 
     source: Node
     type: Type
     placement: Placement = CLIENTS
 
 
-Kind = Literal["mean", "sum", "collect", "aggregate", "using"]
+Secure = Literal["federated_secure_sum", "federated_secure_sum_bitwidth", "federated_secure_modular_sum"]
+Kind = Literal["mean", "sum", "min", "max", "collect", "aggregate", "using"] | Secure
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reduce:
-    """Client values brought to the server. `using` carries an Aggregator; `aggregate` TFF's four functions."""
+    """Client values brought to the server. `using` carries an Aggregator; `aggregate` TFF's functions.
+
+    `start` is the server value it begins with: a zero, a model that updates look like, or the bound of a secure sum.
+    """
 
     kind: Kind
     value: Node
     type: Type
     weight: Node | None = None
-    like: Node | None = None
-    using: Any = None  # an Aggregator of any accumulator, or (zero, accumulate, merge, report)
+    start: Node | None = None
+    using: Any = None  # an Aggregator of any accumulator, or (accumulate, merge, report)
     weight_cap: float = float("inf")
     placement: Placement = field(default=SERVER)
 
@@ -143,7 +150,7 @@ def inputs(node: Node) -> tuple[Node, ...]:
         case Apply():
             return node.args + tuple(item for _, item in node.kwargs)
         case Reduce():
-            return tuple(n for n in (node.value, node.weight, node.like) if n is not None)
+            return tuple(n for n in (node.value, node.weight, node.start) if n is not None)
 
 
 def walk(*roots: Node) -> list[Node]:
@@ -161,11 +168,30 @@ def walk(*roots: Node) -> list[Node]:
     return list(seen.values())
 
 
-def placed(kind: Type, *, what: str) -> FederatedType:
-    """The federated type; raises TraceError when the type has no placement."""
-    if isinstance(kind, FederatedType):
-        return kind
-    raise TraceError(f"{what} has no placement", got=kind, hint="annotate it Server[...] or Clients[...]" + where())
+def substitute(root: Node, given: Mapping[int, Node]) -> Node:
+    """The graph with other nodes in place of those whose identity is given: a computation called within another."""
+    new: dict[int, Node] = dict(given)
+    for node in walk(root):
+        if id(node) not in new:
+            new[id(node)] = _with_inputs(node, new)
+    return new[id(root)]
+
+
+def _with_inputs(node: Node, new: Mapping[int, Node]) -> Node:
+    match node:
+        case Select():
+            return select(new[id(node.source)], node.key)
+        case Broadcast():
+            return replace(node, source=new[id(node.source)])
+        case Record():
+            return replace(node, items=tuple((name, new[id(item)]) for name, item in node.items))
+        case Apply():
+            kwargs = tuple((name, new[id(item)]) for name, item in node.kwargs)
+            return replace(node, args=tuple(new[id(item)] for item in node.args), kwargs=kwargs)
+        case Reduce():
+            weight, start = (None if each is None else new[id(each)] for each in (node.weight, node.start))
+            return replace(node, value=new[id(node.value)], weight=weight, start=start)
+    return node
 
 
 def user_frame() -> FrameType:
@@ -201,14 +227,28 @@ class Value:
             raise AttributeError(name)
         return Value(select(self._node, name))
 
-    def __getitem__(self, key: str | int) -> Value:
-        return Value(select(self._node, key))
+    def __getitem__(self, key: str | int | slice) -> Value:
+        if not isinstance(key, slice):
+            return Value(select(self._node, key))
+        kind = self._struct()
+        chosen = [(kind.elements[i][0], select(self._node, i)) for i in range(*key.indices(len(kind)))]
+        if not chosen:
+            raise TraceError("a slice without elements", got=self._node.type, hint=where())
+        struct = StructType([(name, node.type) for name, node in chosen], None if kind.fields() else kind.container)
+        return Value(zipped(Record(tuple(chosen), struct, self._node.placement)))
 
     def __len__(self) -> int:
-        return len(self._struct().elements)
+        return len(self._struct())
 
     def __iter__(self) -> Iterator[Value]:
-        return iter([Value(select(self._node, i)) for i in range(len(self._struct().elements))])
+        return iter([Value(select(self._node, i)) for i in range(len(self._struct()))])
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        from hansa.core.computation import call_value  # which traces with what is here
+
+        if not isinstance(self._node.type, FunctionType):
+            raise TraceError("only a function is called", got=self._node.type, hint=where())
+        return call_value(self._node, self._node.type, args, kwargs)
 
     def _struct(self) -> StructType:
         member = member_of(self._node.type)
@@ -237,24 +277,18 @@ def member_of(kind: Type) -> Type:
 
 def select(source: Node, key: str | int) -> Node:
     """One field or element, typed; raises TraceError that lists the fields there are."""
-    if isinstance(source, Record):  # (a, b)[0] is a: nothing to select at run time
-        for i, (name, item) in enumerate(source.items):
-            if key in (i, name):
-                return item
     member = member_of(source.type)
     kind: Type = UNKNOWN
     if isinstance(member, StructType):
-        found = [t for i, (name, t) in enumerate(member.elements) if key in (i, name)]
-        if not found:
-            raise TraceError(
-                f"there is no field {key!r}",
-                got=source.type,
-                expected=member.fields() or f"0..{len(member.elements) - 1}",
-                hint=where(),
-            )
-        kind = found[0]
-    elif isinstance(member, TensorType | SequenceType):
-        raise TraceError(f"a value of this type has no field {key!r}", got=source.type, hint=where())
+        if (place := member.find(key)) is None:
+            known = member.fields() if isinstance(key, str) else f"0..{len(member) - 1}"
+            raise FieldError(f"there is no field {key!r}", got=source.type, expected=known, hint=where())
+        if isinstance(source, Record):  # (a, b)[0] is a: nothing to select at run time
+            return source.items[place][1]
+        kind = member[place]
+        key = member.fields()[place] if len(member.fields()) == len(member) else place  # a dict or record, or else a tuple
+    elif isinstance(member, TensorType | SequenceType | FunctionType):
+        raise FieldError(f"a value of this type has no field {key!r}", got=source.type, hint=where())
     if isinstance(source.type, FederatedType):
         kind = FederatedType(kind, source.type.placement, source.type.all_equal)
     return Select(source, key, kind)
@@ -275,35 +309,27 @@ def as_node(arg: object) -> Node:
     """The node of a Value, of a container of Values, or of a constant."""
     if isinstance(arg, Value):
         return arg._node
-    items: list[tuple[str | None, object]] | None = None
-    if isinstance(arg, Mapping):
-        items = [(str(name), item) for name, item in arg.items()]
-    elif isinstance(arg, tuple) and hasattr(arg, "_fields"):
-        items = list(zip(arg._fields, arg, strict=True))
-    elif dataclasses.is_dataclass(arg) and not isinstance(arg, type):
-        items = [(f.name, getattr(arg, f.name)) for f in dataclasses.fields(arg)]
-    elif isinstance(arg, list | tuple):
-        items = [(None, item) for item in arg]
-    if items is None or not _mentions_value(arg):
-        return Constant(arg, ObjectType(type(arg).__name__, type(arg)) if not isinstance(arg, bool | int | float) else UNKNOWN)
+    items = members(arg) if mentions_value(arg) else None
+    if items is None:
+        signature = getattr(arg, "type_signature", None)  # of a computation
+        return Constant(arg, signature if isinstance(signature, Type) else infer_type(arg))
     nodes = [(name, as_node(item)) for name, item in items]
-    places = {node.placement for _, node in nodes if node.placement is not None}
-    mixed = len(places) > 1 or any(
-        isinstance(n, Record) and n.placement is None and not isinstance(n.type, FederatedType) for _, n in nodes
-    )
-    struct = StructType([(name, node.type if mixed else member_of(node.type)) for name, node in nodes], type(arg))
-    if mixed:
-        return Record(tuple(nodes), struct, None)
-    place = places.pop()
-    equal = all(not isinstance(n.type, FederatedType) or n.type.all_equal for _, n in nodes)
-    return Record(tuple(nodes), FederatedType(struct, place, place is SERVER or equal), place)
+    # A constant is the same at every place; any other value without a placement is at none of them.
+    places = {node.placement for _, node in nodes if node.placement is not None or not isinstance(node, Constant)}
+    struct = StructType([(name, node.type) for name, node in nodes], type(arg))
+    return Record(tuple(nodes), struct, places.pop() if len(places) == 1 else None)
 
 
-def _mentions_value(arg: object) -> bool:
-    if isinstance(arg, Value):
-        return True
-    if isinstance(arg, Mapping):
-        return any(_mentions_value(item) for item in arg.values())
-    if dataclasses.is_dataclass(arg) and not isinstance(arg, type):
-        return any(_mentions_value(getattr(arg, f.name)) for f in dataclasses.fields(arg))
-    return isinstance(arg, list | tuple) and any(_mentions_value(item) for item in arg)
+def zipped(node: Node) -> Node:
+    """A struct of values of one placement as one value at that placement; at clients they are not all equal. Others as they are."""
+    if not isinstance(node, Record) or node.placement is None or isinstance(node.type, FederatedType):
+        return node
+    items = tuple((name, zipped(item)) for name, item in node.items)
+    container = node.type.container if isinstance(node.type, StructType) else None
+    struct = StructType([(name, member_of(item.type)) for name, item in items], container)
+    return Record(items, FederatedType(struct, node.placement), node.placement)
+
+
+def mentions_value(arg: object) -> bool:
+    """Whether a value that is being traced is in it, at any depth of its containers."""
+    return isinstance(arg, Value) or any(mentions_value(item) for _, item in members(arg) or ())

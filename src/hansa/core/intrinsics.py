@@ -7,34 +7,57 @@ is traced, before any site is contacted. Each raises TraceError with the user's 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
-from hansa.core.computation import as_local
-from hansa.core.graph import Apply, Broadcast, Constant, LocalFunction, Node, Record, Reduce, Value, as_node, member_of, where
+import numpy as np
+
+from hansa.core.computation import as_local, fitted, parameter_type
+from hansa.core.graph import (
+    Apply,
+    Broadcast,
+    Constant,
+    Kind,
+    LocalFunction,
+    Node,
+    Record,
+    Reduce,
+    Value,
+    as_node,
+    member_of,
+    select,
+    where,
+)
+from hansa.core.graph import zipped as zip_node
 from hansa.core.protocols import Aggregator
 from hansa.core.types import (
     CLIENTS,
     SERVER,
     UNKNOWN,
+    AbstractType,
     FederatedType,
+    FunctionType,
     Placement,
     SequenceType,
     StructType,
     TensorType,
     Type,
     assignable,
+    contains,
 )
-from hansa.errors import TraceError
+from hansa.core.values import conform, restore
+from hansa.errors import RunError, TraceError
 
 R = TypeVar("R")
 T = TypeVar("T")
 U = TypeVar("U")
 A = TypeVar("A")
+INT32 = TensorType(np.int32)
 
 
 def federated_broadcast(value: T) -> T:
     """A server value at every client: `T@SERVER -> T@CLIENTS`, all equal."""
-    node = _at(as_node(value), SERVER, "federated_broadcast")
+    node = _at(value, SERVER, "federated_broadcast")
     return cast(T, Value(Broadcast(node, FederatedType(member_of(node.type), CLIENTS, True))))
 
 
@@ -44,42 +67,46 @@ def federated_map(fn: Callable[..., R], arg: object) -> R:
     A tuple gives positional arguments, a dict keyword arguments, a value of a struct type is spread over several parameters. A
     function may ask, by keyword-only parameters of these names, for `ctx` (FLContext) and `abort` (Signal).
     """
-    local = as_local(fn)
-    node = as_node(arg)
-    place = node.placement
-    if place is None:
-        raise TraceError(
-            f"federated_map({local.name}) needs values of one placement",
-            got=node.type,
-            hint="broadcast server values before clients use them" + where(),
-        )
-    args, kwargs = _arguments(node, arg, local)
-    _check_arguments(local, args, kwargs)
-    result = FederatedType(_plain(local.result, local.name), place)
-    return cast(R, Value(Apply(local, args, kwargs, place, result)))
+    return cast(R, _mapped(fn, *_one_place(arg, "federated_map"), arg))
+
+
+def federated_apply(fn: Callable[..., R], arg: object) -> R:
+    """`federated_map` of a value that must be at the server."""
+    return cast(R, _mapped(fn, _at(arg, SERVER, "federated_apply"), SERVER, arg))
+
+
+def federated_map_all_equal(fn: Callable[..., R], arg: object) -> R:
+    """`fn`, which must give every client the same, of a value that all hold: `T@CLIENTS -> U@CLIENTS`, all equal."""
+    node = _at(arg, CLIENTS, "federated_map_all_equal")
+    if not (isinstance(node.type, FederatedType) and node.type.all_equal):
+        raise TraceError("federated_map_all_equal takes what is equal at all clients", got=node.type, hint=where())
+    return cast(R, _mapped(fn, node, CLIENTS, arg, all_equal=True))
 
 
 def federated_eval(fn: Callable[..., R], placement: Placement) -> R:
-    """The result of a function without arguments at a placement."""
+    """The result of a function without arguments at a placement; clients may each get another."""
     local = as_local(fn)
     if local.parameters:
         raise TraceError(f"federated_eval({local.name}) takes a function without parameters", hint=where())
-    return cast(R, Value(Apply(local, (), (), placement, FederatedType(_plain(local.result, local.name), placement))))
+    return cast(R, Value(Apply(local, (), (), placement, FederatedType(plain(local), placement))))
 
 
 def federated_value(value: T, placement: Placement) -> T:
-    """A constant at a placement, all equal."""
+    """A constant, or a value without a placement, at one: all equal."""
     node = as_node(value)
-    if not isinstance(node, Constant):
-        raise TraceError("federated_value places constants", got=node.type, hint=where())
-    return cast(T, Value(Constant(value, FederatedType(node.type, placement, True), placement)))
+    if contains(node.type, FederatedType):
+        raise TraceError("federated_value places what has no placement", got=node.type, hint=where())
+    kind = FederatedType(node.type, placement, True)
+    if isinstance(node, Constant):
+        return cast(T, Value(Constant(conform(node.value, node.type, path="value"), kind, placement)))
+    return cast(T, Value(Broadcast(node, kind, placement)))
 
 
 def federated_zip(values: T) -> T:
     """A struct of federated values as one federated struct: `<{A}@P,{B}@P> -> {<A,B>}@P`."""
     node = as_node(values)
-    if isinstance(node, Record) and node.placement is not None:
-        return cast(T, Value(node))
+    if isinstance(node, Record) and isinstance(node.type, StructType) and node.placement is not None:
+        return cast(T, Value(zip_node(node)))
     raise TraceError("federated_zip needs a struct of values of one placement", got=node.type, hint=where())
 
 
@@ -88,9 +115,9 @@ def federated_mean(value: T, weight: object = None) -> T:
 
     An empty cohort, or weights that sum to zero, give nan, as in TFF.
     """
-    node = _at(as_node(value), CLIENTS, "federated_mean")
-    _each_tensor(member_of(node.type), "fc", "a mean is taken of floating-point values")
-    weight_node = None if weight is None else _at(as_node(weight), CLIENTS, "the weight of federated_mean")
+    node = _at(value, CLIENTS, "federated_mean")
+    each_tensor(member_of(node.type), "fc", "a mean is taken of floating-point values")
+    weight_node = None if weight is None else _at(weight, CLIENTS, "the weight of federated_mean")
     if weight_node is not None:
         member = member_of(weight_node.type)
         if isinstance(member, StructType) or (
@@ -102,14 +129,24 @@ def federated_mean(value: T, weight: object = None) -> T:
 
 def federated_sum(value: T) -> T:
     """The sum over clients, in slot order: `{T}@CLIENTS -> T@SERVER`. Floats add in float64; integers keep their dtype and wrap."""
-    node = _at(as_node(value), CLIENTS, "federated_sum")
-    _each_tensor(member_of(node.type), "iufc", "a sum is taken of numbers")
+    node = _at(value, CLIENTS, "federated_sum")
+    each_tensor(member_of(node.type), "iufc", "a sum is taken of numbers of known shape", known=True)
     return cast(T, Value(Reduce("sum", node, FederatedType(member_of(node.type), SERVER))))
+
+
+def federated_min(value: T) -> T:
+    """The least over clients, entry by entry: `{T}@CLIENTS -> T@SERVER`; of no clients the greatest that the dtype holds."""
+    return _extreme(value, "min")
+
+
+def federated_max(value: T) -> T:
+    """The greatest over clients, entry by entry: `{T}@CLIENTS -> T@SERVER`; of no clients the least that the dtype holds."""
+    return _extreme(value, "max")
 
 
 def federated_collect(value: T) -> Sequence[T]:
     """Each client's value, in slot order: `{T}@CLIENTS -> T*@SERVER`. Deployed, it needs the sites' policy."""
-    node = _at(as_node(value), CLIENTS, "federated_collect")
+    node = _at(value, CLIENTS, "federated_collect")
     return cast("Sequence[T]", Value(Reduce("collect", node, FederatedType(SequenceType(member_of(node.type)), SERVER))))
 
 
@@ -138,82 +175,201 @@ def federated_aggregate(
     its weight is finite, positive and at most `weight_cap`); a refused one is named in the run and leaves the sum untouched. Or
     with TFF's four functions: `report(accumulate(... accumulate(zero, v1) ..., vn))`; `merge` joins accumulators of relays.
     """
-    node = _at(as_node(value), CLIENTS, "federated_aggregate")
+    node = _at(value, CLIENTS, "federated_aggregate")
     if accumulate is not None:
         if merge is None or report is None:
             raise TraceError("federated_aggregate takes zero, accumulate, merge and report, or an Aggregator", hint=where())
-        functions = (as_node(zero), as_local(accumulate), as_local(merge), as_local(report))
-        return Value(Reduce("aggregate", node, FederatedType(functions[3].result, SERVER), using=functions))
+        start, add, kind = folded(zero, member_of(node.type), accumulate, "accumulate")
+        join = operator(merge, (kind, kind), kind, "merge")
+        told = operator(report, (kind,), None, "report")
+        return Value(Reduce("aggregate", node, FederatedType(plain(told), SERVER), start=start, using=(add.fn, join.fn, told.fn)))
     if not all(hasattr(zero, name) for name in ("zero", "add", "merge", "finish")):
         raise TraceError("not an Aggregator", got=type(zero).__name__, expected="zero, add, merge, finish", hint=where())
-    weight_node = None if weight is None else _at(as_node(weight), CLIENTS, "the weight of federated_aggregate")
-    like_node = None if like is None else _at(as_node(like), SERVER, "`like` of federated_aggregate")
+    weight_node = None if weight is None else _at(weight, CLIENTS, "the weight of federated_aggregate")
+    like_node = None if like is None else _at(like, SERVER, "`like` of federated_aggregate")
     result = FederatedType(member_of(node.type), SERVER)
     return Value(Reduce("using", node, result, weight_node, like_node, zero, weight_cap))
 
 
-def _at(node: Node, placement: Placement, what: str) -> Node:
-    if node.placement is not placement:
-        raise TraceError(
-            f"{what} takes a value at {placement}",
-            got=node.type if node.placement else f"{node.type}, which has no single placement",
-            hint=("" if node.placement is not SERVER else "it is at SERVER already") + where(),
-        )
-    return node
+def federated_reduce(value: T, zero: U, op: Callable[[U, T], U]) -> U:
+    """Clients' values folded at the server, in slot order: `op(... op(zero, v1) ..., vn)`."""
+    node = _at(value, CLIENTS, "federated_reduce")
+    start, add, kind = folded(zero, member_of(node.type), op, "op")
+    return cast(U, Value(Reduce("aggregate", node, FederatedType(kind, SERVER), start=start, using=(add.fn, None, None))))
 
 
-def _plain(kind: Type, name: str) -> Type:
-    if isinstance(kind, FederatedType):
-        raise TraceError(f"the local function {name!r} returns a federated type", got=kind, hint=where())
-    return kind
+def federated_secure_sum(value: T, max_input: object) -> T:
+    """The sum of integers from 0 to `max_input`, which no one but the clients sees: `<{V}@CLIENTS,M> -> V@SERVER`.
+
+    `max_input` is one integer, or a struct with one for each tensor; known when tracing or at the server. In simulation the sum is
+    taken in the clear, and a value outside the range is an error; a federation without a secure protocol refuses the task.
+    """
+    return _secure(value, max_input, "federated_secure_sum", "max_input")
 
 
-def _arguments(node: Node, arg: object, local: LocalFunction) -> tuple[tuple[Node, ...], tuple[tuple[str, Node], ...]]:
-    if isinstance(node, Record) and not isinstance(arg, Value):
-        if isinstance(arg, dict):
-            return (), tuple((str(name), item) for name, item in node.items)
-        return tuple(item for _, item in node.items), ()
+def federated_secure_sum_bitwidth(value: T, bitwidth: object) -> T:
+    """`federated_secure_sum` of integers of at most `bitwidth` bits: from 0 to 2**bitwidth - 1."""
+    return _secure(value, bitwidth, "federated_secure_sum_bitwidth", "bitwidth")
+
+
+def federated_secure_modular_sum(value: T, modulus: object) -> T:
+    """The sum of integers modulo `modulus`, otherwise as `federated_secure_sum`."""
+    return _secure(value, modulus, "federated_secure_modular_sum", "modulus")
+
+
+def federated_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
+    """For each key of a client, in order, `select_fn(server_val, key)`: `{int32[N]}@CLIENTS -> {U*}@CLIENTS`; keys stay there.
+
+    Keys are from 0 to `max_key` - 1 (`int32@SERVER`); another one is an error at the client.
+    """
+    return _selected("federated_select", client_keys, max_key, server_val, select_fn)
+
+
+def federated_secure_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
+    """`federated_select` that hides from the server which keys were asked for; without a secure protocol it is refused."""
+    return _selected("federated_secure_select", client_keys, max_key, server_val, select_fn)
+
+
+def _one_place(value: object, what: str) -> tuple[Node, Placement]:
+    """The value, zipped, and where it is; at the server it must be one."""
+    node = zip_node(as_node(value))
+    if not isinstance(node.type, FederatedType):
+        hint = "broadcast server values before clients use them" + where()
+        raise TraceError(f"{what} needs values of one placement", got=node.type, hint=hint)
+    if node.type.placement is SERVER and not node.type.all_equal:
+        raise TraceError("a value at the server is one value", got=node.type, hint=where())
+    return node, node.type.placement
+
+
+def _at(value: object, placement: Placement, what: str) -> Node:
+    node = zip_node(as_node(value))
+    if node.placement is not placement or not isinstance(node.type, FederatedType):
+        hint = ("" if node.placement is not SERVER else "it is at SERVER already") + where()
+        got = node.type if node.placement else f"{node.type}, which has no single placement"
+        raise TraceError(f"{what} takes a value at {placement}", got=got, hint=hint)
+    return _one_place(value, what)[0] if placement is SERVER else node
+
+
+def plain(local: LocalFunction) -> Type:
+    """The result of a function that runs at one place; raises TraceError if it is federated."""
+    if contains(local.result, FederatedType):
+        raise TraceError(f"the local function {local.name!r} returns a federated type", got=local.result, hint=where())
+    return local.result
+
+
+def _mapped(fn: object, node: Node, place: Placement, arg: object, *, all_equal: bool | None = None) -> Value:
+    """The function applied where the node is, its arguments spread as the caller wrote them."""
+    items: list[tuple[str | None, Node]] = [(None, node)]
     member = member_of(node.type)
-    if isinstance(member, StructType) and len(local.parameters) == len(member.elements) > 1:
-        return tuple(as_node(Value(node)[i]) for i in range(len(member.elements))), ()
-    return (node,), ()
-
-
-def _check_arguments(local: LocalFunction, args: tuple[Node, ...], kwargs: tuple[tuple[str, Node], ...]) -> None:
+    if isinstance(node, Record) and not isinstance(arg, Value):
+        items = [(name if isinstance(arg, dict) else None, item) for name, item in node.items]
+    local = as_local(fn, [member_of(item.type) for _, item in items])
     names = [name for name, _ in local.parameters]
-    if len(args) > len(names) or any(name not in names for name, _ in kwargs):
+    if len(names) == 1 and isinstance(local.parameters[0][1], StructType) and [name for name, _ in items] != names:
+        items = [(None, node)]  # the struct is the one argument
+    elif len(items) == 1 and items[0][1] is node and isinstance(member, StructType) and len(names) == len(member) > 1:
+        items = [(None, select(node, i)) for i in range(len(member))]
+    if len(items) > len(names) or any(name is not None and name not in names for name, _ in items):
+        got = [name for name, _ in items] if items[0][0] else len(items)
+        raise TraceError(f"{local.name} takes {len(names)} arguments ({', '.join(names)})", got=got, hint=where())
+    kinds = dict(local.parameters)
+    takes = [(key or names[i], name is not None, item) for i, (key, item) in enumerate(items) for name in [key]]
+    ready = [(n, by_name, fitted(item, kinds[n], n, local.name, at_its_place=True)) for n, by_name, item in takes]
+    kwargs = tuple((n, item) for n, by_name, item in ready if by_name)
+    args = tuple(item for _, by_name, item in ready if not by_name)
+    return Value(Apply(local, args, kwargs, place, FederatedType(plain(local), place, all_equal)))
+
+
+def operator(fn: object, takes: tuple[Type, ...], gives: Type | None, what: str, *, folds: bool = False) -> LocalFunction:
+    """The function, to be called with one argument for each type of `takes`; one that folds gives what it takes first."""
+    local = as_local(fn, takes)
+    struct = local.parameters[0][1] if local.parameters else UNKNOWN
+    kinds: Sequence[Type] = [kind for _, kind in local.parameters]
+    if isinstance(struct, StructType) and len(kinds) == 1 < len(takes):
+        kinds, inner = struct.children(), local.fn
+        named = tuple((f"x{i}", kind) for i, kind in enumerate(kinds))
+        local = replace(local, fn=lambda *args: inner(restore(list(args), struct)), parameters=named)
+    wanted = kinds[0] if folds and kinds else gives
+    fits = len(kinds) == len(takes) and all(map(assignable, kinds, takes))
+    if not fits or (wanted is not None and not assignable(wanted, local.result)):
+        expected = FunctionType(parameter_type(tuple((f"x{i}", kind) for i, kind in enumerate(takes))), wanted or AbstractType("U"))
         raise TraceError(
-            f"{local.name} takes {len(names)} arguments ({', '.join(names)})",
-            got=len(args) + len(kwargs) if not kwargs else [name for name, _ in kwargs],
+            f"{what} is no such function",
+            expected=expected,
+            got=FunctionType(parameter_type(local.parameters), local.result),
             hint=where(),
         )
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    for name, want in local.parameters:
-        if name in given and not assignable(want, member_of(given[name].type)):
-            raise TraceError(
-                f"{local.name} does not take this", path=name, expected=want, got=member_of(given[name].type), hint=where()
-            )
+    return local
 
 
-def _each_tensor(kind: Type, kinds: str, message: str) -> None:
-    if isinstance(kind, StructType):
-        for _, item in kind.elements:
-            _each_tensor(item, kinds, message)
-    elif isinstance(kind, SequenceType) or (
-        isinstance(kind, TensorType) and kind.dtype.kind not in kinds and kind.dtype.name != "bfloat16"
+def folded(zero: object, element: Type, op: object, what: str) -> tuple[Node, LocalFunction, Type]:
+    """Where a fold starts, its function, and the type of what it carries on."""
+    start = as_node(zero)
+    unplaced = isinstance(start, Constant) and start.placement is None
+    local = operator(op, (UNKNOWN if unplaced else member_of(start.type), element), None, what, folds=True)
+    kind = local.parameters[0][1]
+    return fitted(start, kind, "zero", what, at_its_place=True), local, kind
+
+
+def _extreme(value: T, kind: Kind) -> T:
+    node = _at(value, CLIENTS, f"federated_{kind}")
+    each_tensor(member_of(node.type), "iuf", f"a {kind} is taken of real numbers")
+    return cast(T, Value(Reduce(kind, node, FederatedType(member_of(node.type), SERVER))))
+
+
+def _secure(value: T, bound: object, kind: Kind, what: str) -> T:
+    node, start = _at(value, CLIENTS, kind), as_node(bound)
+    member = member_of(node.type)
+    each_tensor(member, "iu", f"{kind} takes integers of known shape", known=True)
+    if start.placement is CLIENTS or not _bounds(member_of(start.type), member):
+        raise TraceError(f"{what} of {kind} is one integer, or one for each tensor", expected=member, got=start.type, hint=where())
+    return cast(T, Value(Reduce(kind, node, FederatedType(member, SERVER), start=start)))
+
+
+def _bounds(bound: Type, member: Type) -> bool:
+    """Whether it is an integer, or a struct of them with the fields of the value's."""
+    if isinstance(bound, StructType) and isinstance(member, StructType):
+        named = [name for name, _ in bound.items()] == [name for name, _ in member.items()]
+        return named and all(map(_bounds, bound, member))
+    return isinstance(bound, TensorType) and bound.dtype.kind in "iu" and bound.shape == ()
+
+
+def _selected(what: str, client_keys: object, max_key: object, server_val: object, select_fn: Callable[..., R]) -> Sequence[R]:
+    keys, most, table = _at(client_keys, CLIENTS, what), _at(max_key, SERVER, what), _at(server_val, SERVER, what)
+    kind = member_of(keys.type)
+    if not (
+        isinstance(kind, TensorType) and kind.dtype == np.int32 and len(kind.shape or ()) == 1 and None not in (kind.shape or ())
     ):
+        raise TraceError(
+            f"the keys of {what} are a vector of known length", expected="{int32[N]}@CLIENTS", got=keys.type, hint=where()
+        )
+    if not assignable(INT32, member_of(most.type)):
+        raise TraceError(f"max_key of {what}", expected="int32@SERVER", got=most.type, hint=where())
+    local = operator(select_fn, (member_of(table.type), INT32), None, "select_fn")
+
+    def chosen(rows: Any, end: Any, wanted: Any) -> list[Any]:
+        for place, key in enumerate(wanted):
+            if not 0 <= key < end:
+                raise RunError(
+                    f"{what} was asked for a key that there is not", path=f"keys[{place}]", got=key, expected=f"0..{end - 1}"
+                )
+        return [local.fn(rows, key) for key in wanted]
+
+    down = tuple(Broadcast(node, FederatedType(member_of(node.type), CLIENTS, True)) for node in (table, most))
+    takes = (("server_val", member_of(table.type)), ("max_key", INT32), ("keys", kind))
+    result = SequenceType(plain(local))
+    made = LocalFunction(chosen, f"select_{local.name}", takes, result)
+    secure = what if what != "federated_select" else ""
+    return cast("Sequence[R]", Value(Apply(made, (*down, keys), (), CLIENTS, FederatedType(result, CLIENTS), secure)))
+
+
+def each_tensor(kind: Type, kinds: str, message: str, *, known: bool = False) -> None:
+    """Return if the type is of tensors of these kinds of dtypes alone; `known`: and of known shape. Else raise TraceError."""
+    if isinstance(kind, TensorType):
+        number = kind.dtype.kind in kinds or ("f" in kinds and kind.dtype.name == "bfloat16")
+        if not number or (known and (kind.shape is None or None in kind.shape)):
+            raise TraceError(message, got=kind, hint=where())
+    elif isinstance(kind, SequenceType):
         raise TraceError(message, got=kind, hint=where())
-
-
-__all__ = [
-    "UNKNOWN",
-    "federated_aggregate",
-    "federated_broadcast",
-    "federated_collect",
-    "federated_eval",
-    "federated_map",
-    "federated_mean",
-    "federated_sum",
-    "federated_value",
-    "federated_zip",
-]
+    for item in kind.children() if isinstance(kind, StructType) else ():
+        each_tensor(item, kinds, message, known=known)

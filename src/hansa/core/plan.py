@@ -15,7 +15,7 @@ from typing import Any
 
 from hansa.core.computation import Computation
 from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Reduce, Select, inputs, walk
-from hansa.core.types import CLIENTS, SERVER, StructType
+from hansa.core.types import CLIENTS, SERVER, FederatedType, StructType
 from hansa.errors import TraceError
 
 
@@ -61,6 +61,12 @@ class Plan:
         """SHA-256 of the printed plan."""
         return hashlib.sha256(str(self).encode()).hexdigest()
 
+    @property
+    def secure(self) -> tuple[str, ...]:
+        """The intrinsics that promise a secure protocol."""
+        sums = [reduce.kind for stage in self.stages for reduce in stage.reductions if reduce.kind.startswith("federated_secure")]
+        return tuple(dict.fromkeys([*sums, *(apply.secure for stage in self.stages for apply in stage.functions if apply.secure)]))
+
     def __str__(self) -> str:
         lines = [f"{self.computation.name} {self.computation.type_signature}"]
         for number, stage in enumerate(self.stages, 1):
@@ -101,7 +107,7 @@ def plan(computation: Computation) -> Plan:
 
 
 def _at_clients(node: Node) -> bool:
-    if isinstance(node, Record) and node.placement is None:
+    if isinstance(node, Record) and not isinstance(node.type, FederatedType):
         return any(_at_clients(item) for _, item in node.items)
     return node.placement is CLIENTS
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 
 from hansa.core import half, trees
@@ -14,21 +16,22 @@ from hansa.core.graph import Reduce
 from hansa.core.plan import Stage
 from hansa.core.task import Shareable
 from hansa.core.trees import Array, Spec
-from hansa.core.types import FederatedType, TensorType, Type
-from hansa.core.values import unpack
+from hansa.core.types import FederatedType, StructType, TensorType, Type
+from hansa.core.values import pack, unpack
+from hansa.errors import SpecError
 
 
 class Reducer(ABC):
-    """One reduction under way; `like` is a tree with the leaves that updates have, where the reduction names one.
+    """One reduction under way; `start` is the value that it begins with, where the reduction names one.
 
     Plain ones fold in float64 in the order of arrival, which is slot order.
     """
 
-    def __init__(self, reduce: Reduce, stage: Stage, like: trees.Tree | None, release: Callable[[], None] | None) -> None:
+    def __init__(self, reduce: Reduce, stage: Stage, start: Any, release: Callable[[], None] | None) -> None:
         self.reduce, self.label = reduce, stage.labels[id(reduce.value)]
         self.weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
         self.kind: Type = reduce.value.type
-        self.like, self.release = like, release
+        self.start, self.release = start, release
         self.begin()
 
     @abstractmethod
@@ -54,10 +57,18 @@ class Reducer(ABC):
         return 1.0 if self.weight is None else float(cast(Array, reply.body[self.weight]))
 
 
-def reducer(reduce: Reduce, stage: Stage, like: trees.Tree | None, release: Callable[[], None] | None = None) -> Reducer:
+def reducer(reduce: Reduce, stage: Stage, start: Any, release: Callable[[], None] | None = None) -> Reducer:
     """The reducer of one reduction. `release`: the replies can be kept, see StoredReplies."""
-    kinds: dict[str, type[Any]] = {"mean": _Mean, "sum": _Sum, "collect": _Collect, "aggregate": _Aggregate, "using": _Using}
-    return cast(Reducer, kinds[reduce.kind](reduce, stage, like, release))
+    kinds: dict[str, type[Any]] = {
+        "mean": _Mean,
+        "sum": _Sum,
+        "min": _Extreme,
+        "max": _Extreme,
+        "collect": _Collect,
+        "aggregate": _Aggregate,
+        "using": _Using,
+    }
+    return cast(Reducer, kinds.get(reduce.kind, _SecureSum)(reduce, stage, start, release))
 
 
 class _Collect(Reducer):
@@ -73,23 +84,23 @@ class _Collect(Reducer):
 
 class _Aggregate(Reducer):
     def begin(self) -> None:
-        zero, self.accumulate, _, self.report = self.reduce.using
-        self.acc: Any = copy.deepcopy(zero.value)  # the traced constant is every round's; `accumulate` may add in place
+        self.accumulate, _, self.report = self.reduce.using
+        self.acc: Any = copy.deepcopy(self.start)  # a traced constant is every round's; `accumulate` may add in place
 
     def add(self, reply: Shareable) -> None:
-        self.acc = self.accumulate.fn(self.acc, unpack(self.value_of(reply), self.kind))
+        self.acc = self.accumulate(self.acc, unpack(self.value_of(reply), self.kind))
 
     def finish(self) -> Any:
-        return self.report.fn(self.acc)
+        return self.acc if self.report is None else self.report(self.acc)
 
 
 class _Using(Reducer):
     """Large updates that can be kept are folded together at the end: then memory is one result, and no accumulator."""
 
     def begin(self) -> None:
-        self.fold = getattr(self.reduce.using, "fold", None) if self.release is not None and self.like is not None else None
+        self.fold = getattr(self.reduce.using, "fold", None) if self.release is not None and self.start is not None else None
         self.kept: list[tuple[trees.Tree, float]] = []
-        self.acc = None if self.like is None else self.reduce.using.zero({} if self.fold else self.like)
+        self.acc = None if self.start is None else self.reduce.using.zero({} if self.fold else self.start)
 
     def add(self, reply: Shareable) -> None:
         # what is kept stays as it came: the fold widens it block by block
@@ -105,7 +116,7 @@ class _Using(Reducer):
     def finish(self) -> Any:
         if self.fold and self.kept:
             updates, weights = zip(*self.kept, strict=True)
-            result = self.fold(updates, weights, like=self.like, after=self.release)
+            result = self.fold(updates, weights, like=self.start, after=self.release)
         else:
             result = self.reduce.using.finish(self.acc)
         return result["value"] if set(result) == {"value"} else unpack(result, self.kind)
@@ -120,51 +131,110 @@ class _Sum(Reducer):
         self.spec: Spec | None = None
         self.weights = 0.0
 
-    def add(self, reply: Shareable) -> None:
+    def checked(self, reply: Shareable) -> Any:
+        """The reply's value, when it has the leaves of the first one."""
         packed = self.value_of(reply)
         if self.spec is None:
             self.first, self.spec = packed, Spec.of({self.label: packed})
         self.spec.check({self.label: packed})  # or NumPy would stretch a site's one column over the others'
+        return packed
+
+    def add(self, reply: Shareable) -> None:
+        packed = self.checked(reply)
         weight = self.weight_of(reply)
         self.weights += weight
-        wide = _each(lambda a: _wide(a) if self.weight is None else _wide(a) * weight, packed)
+        added = each(lambda a: wide(a) if self.weight is None else wide(a) * weight, packed)
         with np.errstate(over="ignore"):
-            self.total = wide if self.total is None else _each(np.add, self.total, wide)
+            self.total = added if self.total is None else each(np.add, self.total, added)
 
     def finish(self) -> Any:
         if self.total is None:
-            return unpack(_empty(self.kind, 0.0), self.kind)
-        return unpack(_each(lambda t, a: trees.cast_like(np.asarray(t), a.dtype), self.total, self.first), self.kind)
+            return unpack(empty(self.kind, lambda _: 0), self.kind)
+        return unpack(narrow(self.total, self.first), self.kind)
 
 
 class _Mean(_Sum):
     def finish(self) -> Any:
         if self.total is None:
-            return unpack(_empty(self.kind, float("nan")), self.kind)
+            return unpack(empty(self.kind, lambda _: math.nan), self.kind)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = _each(lambda t: np.divide(t, self.weights), self.total)
-        keep = _each(lambda a: a if a.dtype.kind in "fc" or a.dtype.name == "bfloat16" else np.float64(0), self.first)
-        return unpack(_each(lambda m, a: np.asarray(m).astype(a.dtype), mean, keep), self.kind)
+            mean = each(lambda t: np.divide(t, self.weights), self.total)
+        keep = each(lambda a: a if a.dtype.kind in "fc" or a.dtype.name == "bfloat16" else np.float64(0), self.first)
+        return unpack(each(lambda m, a: np.asarray(m).astype(a.dtype), mean, keep), self.kind)
 
 
-def _wide(array: Array) -> Array:
+class _Extreme(_Sum):
+    """The least or greatest of each entry; of no clients the other end of the dtype's range."""
+
+    def add(self, reply: Shareable) -> None:
+        packed = self.checked(reply)
+        self.total = (
+            packed if self.total is None else each(np.minimum if self.reduce.kind == "min" else np.maximum, self.total, packed)
+        )
+
+    def finish(self) -> Any:
+        if self.total is None:
+            end = "max" if self.reduce.kind == "min" else "min"
+            return unpack(empty(self.kind, lambda dtype: getattr(_range(dtype), end)), self.kind)
+        return unpack(each(np.asarray, self.total), self.kind)
+
+
+class _SecureSum(_Sum):
+    """What a secure protocol gives, in the clear: the sum of integers within the agreed bound, or modulo it."""
+
+    def add(self, reply: Shareable) -> None:
+        if self.reduce.kind != "federated_secure_modular_sum":
+            spread(self._check, self.checked(reply), self.start)
+        super().add(reply)
+
+    def _check(self, array: Array, bound: Any) -> Array:
+        most = (1 << int(bound)) - 1 if self.reduce.kind == "federated_secure_sum_bitwidth" else int(bound)
+        if array.size and (int(array.min()) < 0 or int(array.max()) > most):
+            got = f"{array.min()}..{array.max()}"
+            raise SpecError(f"{self.reduce.kind} cannot hold this", path=self.label, expected=f"0..{most}", got=got)
+        return array
+
+    def finish(self) -> Any:
+        total = super().finish()
+        if self.reduce.kind != "federated_secure_modular_sum":
+            return total
+        return unpack(spread(lambda a, m: np.asarray(a % a.dtype.type(m)), pack(total), self.start), self.kind)
+
+
+def spread(fn: Callable[[Array, Any], Array], packed: Any, bound: Any) -> Any:
+    """`fn` on each array of a packed value with its own bound, or with the one there is."""
+    if not isinstance(packed, Mapping):
+        return fn(packed, bound)
+    own = isinstance(bound, Mapping)
+    return {name: spread(fn, item, bound[name] if own else bound) for name, item in packed.items()}
+
+
+def narrow(total: Any, like: Any) -> Any:
+    return each(lambda t, a: trees.cast_like(np.asarray(t), a.dtype), total, like)
+
+
+def _range(dtype: np.dtype[Any]) -> Any:
+    return np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # NumPy's, for bfloat16 as well
+
+
+def wide(array: Array) -> Array:
     if array.dtype.kind in "fV" or array.dtype.name == "bfloat16":
         return array.astype(np.float64)
     return array.astype(np.complex128) if array.dtype.kind == "c" else array
 
 
-def _each(fn: Any, packed: Any, *others: Any) -> Any:
+def each(fn: Any, packed: Any, *others: Any) -> Any:
     return trees.map(fn, packed, *others) if isinstance(packed, Mapping) else fn(packed, *others)
 
 
-def _empty(kind: Type, fill: float) -> Any:
+def empty(kind: Type, fill: Callable[[np.dtype[Any]], Any]) -> Any:
+    """A packed value of the type, filled: what a reduction of no clients gives. Unknown sizes are none."""
     member = kind.member if isinstance(kind, FederatedType) else kind
-    elements = getattr(member, "elements", None)
-    if elements is not None:
-        return {name or str(i): _empty(item, fill) for i, (name, item) in enumerate(elements)}
+    if isinstance(member, StructType):
+        return {name or str(i): empty(item, fill) for i, (name, item) in enumerate(member.elements)}
     if isinstance(member, TensorType):
-        return np.full([n or 0 for n in member.shape or ()], fill).astype(member.dtype)
-    return np.float64(fill)
+        return np.full([n or 0 for n in member.shape or ()], fill(member.dtype), member.dtype)
+    return np.float64(fill(np.dtype(np.float64)))
 
 
 def as_tree(packed: Any) -> trees.Tree:

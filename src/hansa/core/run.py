@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hansa.core import trees
 from hansa.core.computation import Computation
-from hansa.core.executor import FunctionExecutor, compute
-from hansa.core.graph import Node, Parameter, Record, Reduce, inputs, walk
+from hansa.core.executor import compute
+from hansa.core.graph import Node, Parameter, Reduce, inputs, walk
 from hansa.core.plan import Stage, plan
-from hansa.core.protocols import Federation, Replies
+from hansa.core.protocols import Federation
 from hansa.core.reduce import as_tree, reducer
 from hansa.core.round import Policy, begin
 from hansa.core.task import Expect, Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec
-from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType
+from hansa.core.types import CLIENTS
 from hansa.core.values import conform, pack
 from hansa.errors import QuorumError, TraceError, UpdateError
 
@@ -62,7 +60,7 @@ def run(
     """
     asked = tuple(range(len(federation.sites)) if slots is None else slots)
     rules = policy or Policy()
-    given = [p for p in computation.parameters if p.placement is SERVER]
+    given = [p for p in computation.parameters if p.placement is not CLIENTS]
     if len(state) != len(given):
         raise TraceError(f"{computation.name} takes {len(given)} server values", got=len(state))
     ctx = FLContext(site="server", slot=-1, round=round, seed=federation.seed, population=len(federation.sites))
@@ -70,11 +68,12 @@ def run(
     metrics: dict[str, dict[str, float]] = {}
     refused: list[Reply] = []
     lost: list[Reply] = []
-    for stage in plan(computation).stages:
-        task = _task(stage, values, ctx)
+    made = plan(computation)
+    for stage in made.stages:
+        task = _task(stage, values, ctx, made.secure)
         replies = federation.task(task, asked, rules)
         release = getattr(replies, "release", None)
-        reducers = [reducer(reduce, stage, _like(reduce, values, ctx), release) for reduce in stage.reductions]
+        reducers = [reducer(reduce, stage, _start(reduce, values, ctx), release) for reduce in stage.reductions]
         admitted: list[int] = []
         wrong: UpdateError | None = None
         try:
@@ -109,20 +108,24 @@ def _refused(error: UpdateError, reply: Reply, task: Task, *, alone: bool) -> Re
     return Reply(reply.slot, reply.site, Shareable(), Failure(error.code, str(error), error.path))
 
 
-def _task(stage: Stage, values: dict[int, Any], ctx: FLContext) -> Task:
+def _task(stage: Stage, values: dict[int, Any], ctx: FLContext, secure: tuple[str, ...]) -> Task:
     body = {label: pack(server_value(node.source, values, ctx), path=label) for label, node in stage.goes}
     expects = []
     for reduce in stage.reductions:
         if reduce.kind == "using":
-            like = _like(reduce, values, ctx)
+            like = _start(reduce, values, ctx)
             weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
             spec = None if like is None else Spec.of(like)
             expects.append(Expect(stage.labels[id(reduce.value)], spec, weight, reduce.weight_cap))
-    return Task(stage.task, Shareable(body), ctx.round, expect=tuple(expects))
+    return Task(stage.task, Shareable(body), ctx.round, expect=tuple(expects), secure=secure)
 
 
-def _like(reduce: Reduce, values: dict[int, Any], ctx: FLContext) -> trees.Tree | None:
-    return None if reduce.like is None else as_tree(pack(server_value(reduce.like, values, ctx)))
+def _start(reduce: Reduce, values: dict[int, Any], ctx: FLContext) -> Any:
+    """What the reduction begins with: the value itself for a function that takes it, else packed."""
+    value = None if reduce.start is None else server_value(reduce.start, values, ctx)
+    if value is None or reduce.kind == "aggregate":
+        return value
+    return as_tree(pack(value)) if reduce.kind == "using" else pack(value)
 
 
 def server_value(node: Node, values: dict[int, Any], ctx: FLContext) -> Any:
@@ -133,74 +136,3 @@ def server_value(node: Node, values: dict[int, Any], ctx: FLContext) -> Any:
             if all(id(n) in values for n in sources):
                 values[id(inner)] = compute(inner, values, ctx, Signal())
     return values[id(node)]
-
-
-def call(computation: Computation, given: Mapping[str, Any]) -> Any:
-    """The result on values at hand: client arguments are sequences, one entry a client. Errors of functions pass through."""
-    client = [p for p in computation.parameters if p.placement is CLIENTS]
-    columns = {p.name: _cohort(given[p.name], p) for p in client}
-    sizes = {len(column) for column in columns.values()}
-    if len(sizes) > 1:
-        raise TraceError("the client arguments have different lengths", got={name: len(c) for name, c in columns.items()})
-    collected = copy.copy(computation)
-    collected.result = _collected(computation.result)
-    state = [given[p.name] for p in computation.parameters if p.placement is SERVER]
-    hand = _AtHand(FunctionExecutor([collected]), columns, max(sizes, default=0))
-    return run(collected, hand, *state, policy=Policy(quorum=1.0)).result  # nobody is left out in silence
-
-
-def _cohort(column: Any, parameter: Parameter) -> list[Any]:
-    if parameter.type.all_equal if isinstance(parameter.type, FederatedType) else False:
-        return [conform(column, parameter.type, path=parameter.name)]
-    if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
-        raise TraceError("a client argument is a sequence with one entry a client", path=parameter.name, got=type(column).__name__)
-    return [conform(item, parameter.type, path=f"{parameter.name}[{i}]") for i, item in enumerate(column)]
-
-
-def _collected(node: Node) -> Node:
-    """The result with each client value as the list of what the clients hold."""
-    if isinstance(node, Record) and node.placement is None:
-        return Record(tuple((name, _collected(item)) for name, item in node.items), node.type, None)
-    if node.placement is not CLIENTS:
-        return node
-    member = node.type.member if isinstance(node.type, FederatedType) else node.type
-    return Reduce("collect", node, FederatedType(SequenceType(member), SERVER))
-
-
-class _AtHand:
-    """A federation of values at hand, for calling a computation directly."""
-
-    seed = 0
-
-    def __init__(self, executor: FunctionExecutor, columns: Mapping[str, list[Any]], clients: int) -> None:
-        self._executor, self._columns = executor, columns
-        self.sites = [f"client {i}" for i in range(clients)]
-
-    def task(self, task: Task, slots: Sequence[int], policy: Policy) -> Replies:  # noqa: ARG002  there is nobody to wait for
-        return _Given(self._reply(task, slot) for slot in slots)
-
-    def _reply(self, task: Task, slot: int) -> Reply:
-        ctx = FLContext(site=self.sites[slot], slot=slot, load=lambda name: self._columns[name][slot])
-        return Reply(slot, ctx.site, self._executor.execute(task.name, task.shareable, ctx, Signal()))
-
-    def checkpoint(self, round: int, state: trees.Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
-        """Keep nothing: a direct call is over when it returns."""
-
-    def restore(self) -> None:
-        """Nothing to go on from."""
-
-    def report(self, record: Mapping[str, Any]) -> None:
-        """Nobody listens."""
-
-
-@dataclass
-class _Given:
-    replies: Iterator[Reply]
-    refused: Sequence[Reply] = ()
-    lost: Sequence[Reply] = ()
-
-    def __iter__(self) -> Iterator[Reply]:
-        return self.replies
-
-    def drop(self, reply: Reply) -> None:
-        """Nobody remembers anything."""

@@ -44,13 +44,17 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One request to each site of a cohort. `seq` numbers the workflow's requests; `round` is what the site sees."""
+    """One request to each site of a cohort. `seq` numbers the workflow's requests; `round` is what the site sees.
+
+    `secure` names the intrinsics of its plan that promise a secure protocol: a federation that has none refuses the task.
+    """
 
     name: str
     shareable: Shareable = field(default_factory=Shareable)
     round: int = 0
     seq: int = 0
     expect: tuple[Expect, ...] = ()
+    secure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hansa.core.trees import Array
-from hansa.core.types import FederatedType, StructType, TensorType, Type
+from hansa.core.types import FederatedType, SequenceType, StructType, TensorType, Type, members
 from hansa.errors import SpecError, TraceError
 
 
@@ -21,16 +21,12 @@ def pack(value: object, *, path: str = "") -> Any:  # an Array or a Tree: which,
     """
     if isinstance(value, np.ndarray):
         return value
-    if type(value) is dict or isinstance(value, Mapping):
-        return {str(key): pack(item, path=f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, bool | int | float | complex | np.generic):
         return np.asarray(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: pack(item, path=f"{path}/{name}") for name, item in zip(value._fields, value, strict=True)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: pack(getattr(value, f.name), path=f"{path}/{f.name}") for f in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return {str(i): pack(item, path=f"{path}/{i}") for i, item in enumerate(value)}
+    items = members(value)
+    if items is not None:
+        names = [name or str(i) for i, (name, _) in enumerate(items)]
+        return {name: pack(item, path=f"{path}/{name}") for name, (_, item) in zip(names, items, strict=True)}
     array = np.asarray(value) if hasattr(value, "__array__") else None
     if array is not None and array.dtype != object:
         return array
@@ -47,8 +43,10 @@ def unpack(packed: Any, kind: Type) -> Any:
         return scalar(packed)
     if type(packed) is dict or isinstance(packed, Mapping):
         if isinstance(kind, StructType):
-            items = [unpack(packed.get(name or str(i), {}), item) for i, (name, item) in enumerate(kind.elements)]
-            return restore(items, kind)
+            places = [name if name in packed else str(i) for i, (name, _) in enumerate(kind.elements)]  # a branch may be empty
+            return restore([unpack(packed.get(at or "", {}), item) for at, item in zip(places, kind, strict=True)], kind)
+        if isinstance(kind, SequenceType):
+            return [unpack(packed[str(i)], kind.element) for i in range(len(packed))]
         return dict(packed)
     return packed
 
@@ -68,10 +66,11 @@ def restore(items: list[Any], kind: StructType) -> Any:
     container = kind.container
     if container is not None and issubclass(container, list | tuple) and not hasattr(container, "_fields"):
         return container(items)
-    if container is not None and (hasattr(container, "_fields") or dataclasses.is_dataclass(container)):
-        return container(**{str(name): item for name, item in zip(names, items, strict=True)})
-    if names and all(names):
-        return dict(zip(names, items, strict=True))
+    named = {str(name): item for name, item in zip(names, items, strict=True)}
+    if container is not None and not issubclass(container, Mapping):
+        return container(**named)
+    if (names and all(names)) or container is not None:
+        return OrderedDict(named) if container is OrderedDict else named
     return tuple(items)
 
 
@@ -90,6 +89,8 @@ def conform(value: Any, kind: Type, *, path: str) -> Any:
         return _conform_tensor(value, kind, path)
     if isinstance(kind, StructType):
         return _conform_struct(value, kind, path)
+    if isinstance(kind, SequenceType) and isinstance(value, list | tuple | np.ndarray):
+        return [conform(item, kind.element, path=f"{path}[{i}]") for i, item in enumerate(value)]
     return value
 
 
@@ -118,18 +119,30 @@ def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
 
 
 def _conform_struct(value: Any, kind: StructType, path: str) -> Any:
-    names = [name for name, _ in kind.elements]
-    if isinstance(value, Mapping) and all(names):
-        if set(value) != set(names):
-            raise TraceError("the struct has other fields", path=path, expected=names, got=sorted(map(str, value)))
-        found = [value[name] for name in names if name]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = [getattr(value, name or "") for name in names]
-    elif isinstance(value, list | tuple) and len(value) == len(names):
-        found = list(value)
-    else:
-        raise TraceError("not a struct of this type", path=path, expected=kind, got=type(value).__name__)
-    items = [conform(v, t, path=f"{path}/{n or i}") for i, (v, (n, t)) in enumerate(zip(found, kind.elements, strict=True))]
+    found = elements_of(value, kind, path)
+    items = [
+        conform(v, t, path=f"{path}/{n}" if n else f"{path}[{i}]")
+        for i, (v, (n, t)) in enumerate(zip(found, kind.elements, strict=True))
+    ]
     if type(value) is kind.container and all(a is b for a, b in zip(items, found, strict=True)):
         return value
     return restore(items, kind)
+
+
+def elements_of(value: Any, kind: StructType, path: str) -> list[Any]:
+    """The elements of a value in the order of a struct type: by name where all are named, else by place.
+
+    Raises:
+        TraceError: it is no struct of this type; names the path.
+    """
+    found = members(value)
+    if found is None:
+        raise TraceError("not a struct of this type", path=path, expected=kind, got=type(value).__name__)
+    given, names = dict(found), kind.fields()
+    if not isinstance(value, tuple) and found and found[0][0] is not None:
+        if set(given) != set(names) or len(names) < len(kind):
+            raise TraceError("the struct has other fields", path=path, expected=names or kind, got=sorted(map(str, given)))
+        return [given[name] for name in names]
+    if len(found) != len(kind):
+        raise TraceError("not a struct of this type", path=path, expected=kind, got=f"{type(value).__name__} of {len(found)}")
+    return [item for _, item in found]

@@ -69,7 +69,7 @@ def _learner(info: RunInfo) -> Learner:
 
     reference = info.reference
     if reference is None:
-        hint = "load model.safetensors with hansa.core.codec.load_tree and call your learner's predict"
+        hint = "load model.safetensors with hansa.tensors.load_tree and call your learner's predict"
         raise InputError("the run does not say how its job is loaded: it was started from Python", run=info.id, hint=hint)
     shape = info.settings.get("shape")
     job = load_job(reference.path, overrides=reference.overrides, data=reference.folder, shape=shape)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hansa.core import codec, gate, trees
+from hansa import codec, tensors
+from hansa.core import gate, trees
 from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction
 from hansa.core.intrinsics import federated_collect, federated_eval
@@ -297,7 +298,7 @@ def _file(folder: Path, model: str) -> tuple[Path, Path]:
 
 def _read(path: Path, key: str) -> Tree:
     try:
-        return codec.load_tree(path)[0]
+        return tensors.load_tree(path)[0]
     except StorageError as error:  # what a person named is wrong input, whatever is wrong with it
         hint = "give a .safetensors file, or the folder of a run that has ended"
         raise ConfigError(f"no model to evaluate: {error.message}", path=f"{key}: {path}", hint=hint) from error

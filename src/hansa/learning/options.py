@@ -10,8 +10,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from hansa import registry
-from hansa.core import codec
+from hansa import codec, registry
 from hansa.core.protocols import Aggregator, Dataset, Metric
 from hansa.core.round import is_real
 from hansa.core.trees import Tree

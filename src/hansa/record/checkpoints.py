@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hansa.core import codec
+from hansa import tensors
 from hansa.core.trees import Tree
 from hansa.errors import CheckpointError, StorageError
 from hansa.files import storage_error
@@ -32,7 +32,7 @@ def save(folder: Path, number: int, tree: Tree, meta: Mapping[str, Any], *, keep
         StorageError: the file cannot be written; the earlier checkpoints still stand.
     """
     fields = {"round": str(number), "meta": json.dumps(dict(meta), sort_keys=True)}
-    codec.save_tree(folder / f"round-{number}.safetensors", tree, fields)
+    tensors.save_tree(folder / f"round-{number}.safetensors", tree, fields)
     # A file of a later round is one that a resume passed over as corrupt: it will be written again, and must not count here.
     old = [n for n in rounds(folder) if n < number]
     for stale in old[: max(0, len(old) - max(keep, 1) + 1)]:
@@ -53,7 +53,7 @@ def latest(folder: Path) -> Checkpoint | None:
     for number in reversed(rounds(folder)):
         path = folder / f"round-{number}.safetensors"
         try:
-            tree, fields = codec.load_tree(path, sealed=True)
+            tree, fields = tensors.load_tree(path, sealed=True)
             if fields.get("round") != str(number):
                 raise CheckpointError("the file is of another round", got=fields.get("round"), expected=number)
             return Checkpoint(number, tree, json.loads(fields["meta"]), notes)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hansa.core import codec
+from hansa import codec, tensors
 from hansa.core.task import Shareable
 from hansa.core.trees import Tree
 from hansa.errors import InputError, MissingExtraError, SpecError, StorageError
@@ -162,11 +162,11 @@ class RunFolder:
 
     def save_model(self, tree: Tree) -> None:
         """Write the final global model."""
-        codec.save_tree(self.path / "model.safetensors", tree)
+        tensors.save_tree(self.path / "model.safetensors", tree)
 
     def save_best(self, tree: Tree) -> None:
         """Write the best global model so far."""
-        codec.save_tree(self.path / "best.safetensors", tree)
+        tensors.save_tree(self.path / "best.safetensors", tree)
 
     def load_model(self, *, best: bool = False) -> dict[str, Any]:
         """The final model, or the best one.
@@ -177,7 +177,7 @@ class RunFolder:
         path = self.path / ("best.safetensors" if best else "model.safetensors")
         if not path.exists():
             raise InputError("the run has no such model", path=str(path), hint="it has not finished" if not best else None)
-        return codec.load_tree(path)[0]
+        return tensors.load_tree(path)[0]
 
     def save_update(self, number: int, task: str, slot: int, update: Shareable) -> None:
         """Keep what a site sent, as it came, for `hansa runs verify`."""
@@ -270,4 +270,4 @@ def load_model(path: str | Path, *, best: bool = False) -> dict[str, Any]:
         InputError: there is no such model. StorageError: the file cannot be read.
     """
     place = Path(path)
-    return codec.load_tree(place)[0] if place.is_file() else RunFolder.open(place).load_model(best=best)
+    return tensors.load_tree(place)[0] if place.is_file() else RunFolder.open(place).load_model(best=best)

@@ -196,7 +196,7 @@ def _new_folder(out: Path | None, job: str) -> Path:
 
 
 def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
-    from hansa.core import codec
+    from hansa import codec
     from hansa.record import results
     from hansa.record.series import last_global
 

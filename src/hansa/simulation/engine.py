@@ -16,7 +16,8 @@ from typing import Any, Literal, SupportsIndex, cast, get_args
 import msgspec
 from threadpoolctl import threadpool_limits
 
-from hansa.core import codec, trees
+from hansa import codec
+from hansa.core import trees
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import Reply, Task

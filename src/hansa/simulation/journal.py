@@ -15,7 +15,8 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from hansa.core import codec, trees
+from hansa import codec, tensors
+from hansa.core import trees
 from hansa.core.task import Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
 from hansa.errors import ReplayError, StorageError
@@ -111,7 +112,7 @@ class Journal:
         """Record an admitted reply and what its site put into its memory, unless the workflow checkpoints."""
         if seq in self._asked:
             if puts:
-                codec.save_tree(self._folder(seq) / "memory" / f"{slot}.safetensors", puts, {})
+                tensors.save_tree(self._folder(seq) / "memory" / f"{slot}.safetensors", puts, {})
             write_atomic(self._folder(seq) / f"{slot}.safetensors", codec.encode_parts(reply))
 
     def done(
@@ -186,7 +187,7 @@ class Recorded:
         for slot in sorted(set(self.step.admitted) - set(self.step.dropped)):
             path = self._folder / "memory" / f"{slot}.safetensors"
             if path.exists():  # not every site puts something there
-                yield slot, codec.load_tree(path, sealed=True)[0]
+                yield slot, tensors.load_tree(path, sealed=True)[0]
 
 
 def _differs(seq: int, before: Step, got: str) -> ReplayError:

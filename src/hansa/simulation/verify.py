@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.core.task import Failure, Shareable, Task
 from hansa.core.trees import Tree

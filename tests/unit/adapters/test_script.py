@@ -254,13 +254,13 @@ def test_an_executor_serves_any_task_with_whatever_the_script_sends(tmp_path: Pa
 def test_a_model_starts_from_a_file_a_mapping_a_module_or_a_function_of_the_seed(tmp_path: Path) -> None:
     import torch
 
-    from hansa.core import codec
+    from hansa import tensors
 
     def net() -> torch.nn.Module:
         return torch.nn.Linear(2, 1)
 
     (tmp_path / "train.py").write_text("")
-    codec.save_tree(tmp_path / "start.safetensors", MODEL)
+    tensors.save_tree(tmp_path / "start.safetensors", MODEL)
     script, rng = tmp_path / "train.py", np.random.default_rng
     learner = ScriptLearner(script, init=tmp_path / "start.safetensors")
     assert trees.equal(learner.init(rng(0)), MODEL)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hansa import tensors
 from hansa.config.loading import load, load_job, with_init
-from hansa.core import codec
 from hansa.core.job import Job
 from hansa.errors import ConfigError
 
@@ -102,7 +102,7 @@ SHAPES: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("tree", "leaf", "says"), SHAPES)
 def test_a_model_to_start_from_that_does_not_fit_is_named(tmp_path: Path, tree: dict[str, Any], leaf: str, says: str) -> None:
     file = tmp_path / "model.safetensors"
-    codec.save_tree(file, tree)
+    tensors.save_tree(file, tree)
     with pytest.raises(ConfigError) as caught:
         load(own(tmp_path), init=file)
     assert caught.value.path == f"{file}: {leaf}"
@@ -124,8 +124,8 @@ def test_a_standardised_job_starts_from_a_model_with_statistics(tmp_path: Path) 
 
     job = Job("own", fedavg(softmax(classes=2, features=4), rounds=1, standardise=True))
     tree = {"weight": np.zeros((4, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    codec.save_tree(tmp_path / "bare", tree)
-    codec.save_tree(tmp_path / "whole", {**tree, "x.mean": np.zeros(4), "x.scale": np.ones(4)})
+    tensors.save_tree(tmp_path / "bare", tree)
+    tensors.save_tree(tmp_path / "whole", {**tree, "x.mean": np.zeros(4), "x.scale": np.ones(4)})
     with pytest.raises(ConfigError, match="no statistics of features"):
         with_init(job, tmp_path / "bare")
     workflow: Any = with_init(job, tmp_path / "whole").workflow

@@ -151,7 +151,7 @@ def test_a_wrong_number_of_types_is_refused() -> None:
 
 
 def test_a_parameter_without_placement_is_refused() -> None:
-    with pytest.raises(TraceError, match="no placement"):
+    with pytest.raises(TraceError, match="no single placement"):
 
         @federated_computation(np.float32)
         def wrong(x: Any) -> Any:
@@ -166,8 +166,8 @@ def test_a_parameter_without_placement_is_refused() -> None:
         (([1.0],), {"x": [1.0]}, "no free parameter 'x'"),
         (([1.0],), {"y": [1.0]}, "no free parameter 'y'"),
         ((1.0,), {}, "a sequence with one entry a client; at path x"),
-        (([1.0, "a"],), {}, r"path x\[1\]; expected float32"),
-        (([[1.0]],), {}, r"another shape; at path x\[0\]; expected float32; got float64\[1\]"),
+        (([1.0, "a"],), {}, "path client 1 -> x; expected float32"),
+        (([[1.0]],), {}, r"another shape; at path client 0 -> x; expected float32; got float64\[1\]"),
     ],
 )
 def test_a_call_with_wrong_arguments_names_the_argument_and_the_client(args: Any, kwargs: Any, message: str) -> None:

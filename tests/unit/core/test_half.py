@@ -2,7 +2,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hansa.core import codec, gate, half
+from hansa import codec
+from hansa.core import gate, half
 from hansa.core.task import Expect, Shareable
 from hansa.core.trees import Spec, Tree
 from hansa.errors import NotFiniteError, SpecError, UpdateError

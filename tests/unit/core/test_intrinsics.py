@@ -123,7 +123,7 @@ REFUSED: list[tuple[str, Callable[..., Any], tuple[object, ...], str]] = [
     ("zip of two placements", lambda x, y: federated_zip((x, y)), (at(f32), at(f32, SERVER)), "one placement"),
     ("zip of no struct", lambda x: federated_zip(x), (at(f32),), "a struct of values"),
     ("eval with parameters", lambda x: federated_eval(rounded, SERVER), (at(f32),), "without parameters"),
-    ("value of a value", lambda x: federated_value(x, SERVER), (at(f32),), "places constants"),
+    ("value of a value", lambda x: federated_value(x, SERVER), (at(f32),), "places what has no placement"),
     ("no aggregator", lambda x: federated_aggregate(x, ANYTHING), (at(f32),), "not an Aggregator"),
     ("half an aggregate", lambda x: federated_aggregate(x, *ANYTHINGS), (at(f32),), "zero, accumulate, merge and report"),
 ]

@@ -100,7 +100,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ([1, 2], [np.int32], "not a struct"),
     ({"b": 1}, {"a": np.int32}, "other fields"),
     ({"a": 1.5}, {"a": np.int32}, "path x/a"),
-    ([1, 1.5], [np.int32, np.int32], "path x/1"),
+    ([1, 1.5], [np.int32, np.int32], "path x\\[1\\]"),
 ]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.unit.learning.linear import Linear, Loss
 
+from hansa import codec, tensors
 from hansa.adapters.numpy import logistic
-from hansa.core import codec
 from hansa.core.job import Job
 from hansa.core.protocols import Dataset, Evaluation
 from hansa.core.trees import Tree
@@ -65,7 +65,7 @@ def test_each_given_model_is_measured_at_each_site_and_over_all_rows_together() 
 
 
 def test_one_model_in_a_file_or_in_a_run_folder_is_evaluated_at_all_sites(tmp_path: Path) -> None:
-    codec.save_tree(tmp_path / "run" / "model.safetensors", model(1, 1, 0))
+    tensors.save_tree(tmp_path / "run" / "model.safetensors", model(1, 1, 0))
     expected = {"north": {"loss": 2.5}, "south": {"loss": 9.0}}
     for given in ("run", "run/model.safetensors"):
         found = matrix_of(evaluate(Linear(), model=given, folder=tmp_path, metrics=[Loss()]), NORTH, SOUTH)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.unit.learning.linear import A, B, Linear, Loss, flat
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.core.protocols import Dataset, FitConfig, Update
 from hansa.core.task import Signal

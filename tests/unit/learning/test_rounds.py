@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hansa.core.codec import load_tree, save_tree
 from hansa.core.computation import federated_computation
 from hansa.core.executor import FunctionExecutor
 from hansa.core.intrinsics import federated_broadcast, federated_eval, federated_map, federated_mean, federated_sum
@@ -20,6 +19,7 @@ from hansa.core.types import SERVER, Clients, Server
 from hansa.core.workflow import Process
 from hansa.errors import ConfigError, QuorumError, SpecError
 from hansa.learning.rounds import Rounds, Watch
+from hansa.tensors import load_tree, save_tree
 
 
 class State(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.unit.learning.linear import A, B, Linear, Loss, flat
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.job import Job
 from hansa.core.protocols import Federation
 from hansa.data.federated import FederatedRows

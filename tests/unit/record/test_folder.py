@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hansa.core import codec, trees
+from hansa import tensors
+from hansa.core import trees
 from hansa.core.task import Shareable
 from hansa.errors import CheckpointError, InputError, StorageError, VersionError
 from hansa.record.folder import RunFolder
@@ -204,7 +205,7 @@ def test_models_are_saved_and_loaded(folder: RunFolder) -> None:
     folder.save_best({"w": np.ones(1)})
     assert folder.load_model()["w"] == 0
     assert folder.load_model(best=True)["w"] == 1
-    assert codec.load_tree(folder.path / "model.safetensors")[1] == {}
+    assert tensors.load_tree(folder.path / "model.safetensors")[1] == {}
 
 
 def test_a_run_without_a_model_says_so(folder: RunFolder) -> None:

@@ -16,8 +16,9 @@ from tests.unit.simulation.means import Means, job, raising, sites
 from threadpoolctl import threadpool_info
 
 import hansa as hs
+from hansa import codec
 from hansa.adapters.numpy import softmax
-from hansa.core import codec, trees
+from hansa.core import trees
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Shareable, Signal, Task
 from hansa.core.workflow import Outcome

@@ -17,10 +17,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
+from hansa import tensors
 from hansa.adapters.script.process import GRACE_S, Killed, Script
 from hansa.client import arrays
 from hansa.client.line import Do, Tracked, Wants
-from hansa.core import codec, trees
+from hansa.core import trees
 from hansa.core.executor import Executor
 from hansa.core.protocols import FitConfig, Part, Update
 from hansa.core.task import FLContext, Shareable, Signal
@@ -194,7 +195,7 @@ class ScriptLearner:
             InputError: `init` gives something else. CheckpointError: the file is damaged.
         """
         if isinstance(self._init, Path):
-            return codec.load_tree(self._init)[0]
+            return tensors.load_tree(self._init)[0]
         return trees.copy(arrays.tree(self._init if isinstance(self._init, Mapping) else _made(self._init, rng), path="init"))
 
     def fit_at(

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from hansa import registry
-from hansa.core import codec, trees
+from hansa import codec, registry
+from hansa.core import trees
 from hansa.core.protocols import Filter
 from hansa.core.task import Failure, FLContext, Shareable
 from hansa.errors import ClientError, ConfigError, InputError, RefusedError, UpdateError

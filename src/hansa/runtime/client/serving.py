@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from hansa.core import codec, half
+from hansa import codec
+from hansa.core import half
 from hansa.core.executor import Executor
 from hansa.core.job import Job
 from hansa.core.task import FLContext, Shareable

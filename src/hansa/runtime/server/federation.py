@@ -19,7 +19,8 @@ from weakref import WeakSet
 import msgspec
 import numpy as np
 
-from hansa.core import codec, gate, trees
+from hansa import codec
+from hansa.core import gate, trees
 from hansa.core.protocols import Replies
 from hansa.core.round import (
     Abandon,
@@ -40,7 +41,7 @@ from hansa.core.round import (
 )
 from hansa.core.task import Aborted, Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
-from hansa.errors import ConfigError, QuorumError, ReplayError, RunError, StorageError, UpdateError
+from hansa.errors import ConfigError, QuorumError, RefusedError, ReplayError, RunError, StorageError, UpdateError
 from hansa.files import Buffer
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, Start, Step, Verdict
@@ -109,9 +110,13 @@ class DeployedFederation:
         """The admitted replies of the sites in slot order, read when the step has ended. They can be taken once.
 
         Raises:
-            ConfigError: a slot is none of the run's. QuorumError: while iterating: too few sites gave a usable reply.
+            ConfigError: a slot is none of the run's. RefusedError: the plan promises a secure protocol, and there is none.
+            QuorumError: while iterating: too few sites gave a usable reply.
             ReplayError: while iterating: a resumed workflow asks for something else than it had asked for.
         """
+        if task.secure:  # never plain in silence
+            hint = "it is exact in simulation; without a secure protocol use the intrinsic without `secure`, if the sites agree"
+            raise RefusedError(f"this federation has no secure protocol for {', '.join(task.secure)}", task=task.name, hint=hint)
         asked = tuple(operator.index(slot) for slot in slots)
         for slot in (min(asked, default=0), max(asked, default=0)):
             if not 0 <= slot < len(self.sites):

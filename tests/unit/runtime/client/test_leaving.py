@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from hansa.core import codec, trees
+from hansa import codec
+from hansa.core import trees
 from hansa.core.task import Failure, FLContext, Shareable
 from hansa.errors import ConfigError, InputError, SpecError
 from hansa.runtime.client import leaving

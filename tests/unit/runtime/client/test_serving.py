@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hansa.core import codec
+from hansa import codec
 from hansa.core.task import Shareable
 from hansa.errors import DataError
 from hansa.runtime.client.channel import Begin, Broken, Do, Logged, Stepped, Tracked, from_worker

@@ -11,18 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hansa import codec
 from hansa.aggregation.filters import HalfPrecision
 from hansa.aggregation.mean import Mean
-from hansa.core import codec, half, trees
+from hansa.core import half, trees
 from hansa.core.computation import federated_computation
-from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map
+from hansa.core.intrinsics import (
+    federated_aggregate,
+    federated_broadcast,
+    federated_map,
+    federated_secure_select,
+    federated_secure_sum,
+    federated_sum,
+)
 from hansa.core.round import Policy
 from hansa.core.run import run
 from hansa.core.task import Aborted, Expect, Failure, Reply, Shareable, Task
 from hansa.core.trees import Spec, Tree, leaves
-from hansa.core.types import Clients
+from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType
 from hansa.core.types import Server as Placed
-from hansa.errors import QuorumError, ReplayError, RunError
+from hansa.errors import QuorumError, RefusedError, ReplayError, RunError
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, ServerGone, Start, Step
 from hansa.runtime.server.federation import DeployedFederation, RunBlobs
@@ -30,6 +38,10 @@ from hansa.runtime.store.blobs import FileBlobs
 
 LIKE = {"w": np.zeros(2, np.float32)}
 TASK = Task("train", Shareable(LIKE), 1, expect=(Expect("u", Spec.of(LIKE)),))
+
+
+def count_of(rows: Any) -> np.int32:
+    return np.int32(len(rows))
 
 
 class Server:
@@ -246,3 +258,23 @@ def test_memory_that_reading_replies_took_is_given_back(server: Server) -> None:
 def resident_file_mb() -> float:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssFile:"))
+
+
+def test_a_plan_that_promises_a_secure_protocol_is_refused_by_name_before_any_site_is_asked(server: Server) -> None:
+    keys = FederatedType((np.int32, [2]), CLIENTS)
+
+    @federated_computation(FederatedType(np.int32, CLIENTS))
+    def counted(n: Any) -> Any:
+        plain = federated_sum(n)
+        return plain, federated_secure_sum(n, plain)  # in the second stage: the first is not asked either
+
+    @federated_computation(keys, FederatedType(np.int32, SERVER))
+    def rows_of(k: Any, most: Any) -> Any:
+        return federated_sum(federated_map(count_of, federated_secure_select(k, most, most, lambda rows, key: key)))
+
+    for computation, state, name in ((counted, (), "federated_secure_sum"), (rows_of, (3,), "federated_secure_select")):
+        with pytest.raises(RefusedError, match=f"no secure protocol for {name}"):
+            run(computation, server.federation, *state)
+    server.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.heard()

@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hansa.core import codec, trees
+from hansa import codec, tensors
+from hansa.core import trees
 from hansa.core.task import Shareable
 from hansa.core.trees import Spec, Tree
 from hansa.errors import CheckpointError, SpecError, StorageError
@@ -166,20 +167,20 @@ def test_a_header_bomb_is_refused_before_it_is_parsed() -> None:
 
 def test_a_model_file_is_a_function_of_the_weights_alone(tmp_path: Path) -> None:
     shuffled: Tree = {"head": {"steps": STEPS, "bias": BIAS}, "1.weight": WEIGHT}
-    codec.save_tree(tmp_path / "a.safetensors", MODEL)
-    codec.save_tree(tmp_path / "b.safetensors", shuffled)
+    tensors.save_tree(tmp_path / "a.safetensors", MODEL)
+    tensors.save_tree(tmp_path / "b.safetensors", shuffled)
     data = (tmp_path / "a.safetensors").read_bytes()
     assert data == (tmp_path / "b.safetensors").read_bytes()
     assert hashlib.sha256(data).hexdigest() == codec.digest(MODEL)
     header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     assert list(header) == ["1.weight", "head/bias", "head/steps"]
-    assert codec.load_tree(tmp_path / "a.safetensors")[1] == {}
+    assert tensors.load_tree(tmp_path / "a.safetensors")[1] == {}
 
 
 def test_a_model_of_one_dtype_has_the_bytes_that_the_safetensors_library_writes(tmp_path: Path) -> None:
     library = pytest.importorskip("safetensors.numpy")
     tree = {"b": np.ones((2, 3), np.float32), "a": np.zeros(3, np.float32)}
-    codec.save_tree(tmp_path / "m.safetensors", tree)
+    tensors.save_tree(tmp_path / "m.safetensors", tree)
     assert (tmp_path / "m.safetensors").read_bytes() == library.save(tree)
 
 
@@ -188,7 +189,7 @@ def test_torch_reads_a_model_file(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     tree: Tree = {**MODEL, "half": np.ones(3, ml_dtypes.bfloat16), "mask": np.array([True, False, True])}
-    codec.save_tree(tmp_path / "m.safetensors", tree)
+    tensors.save_tree(tmp_path / "m.safetensors", tree)
     state = load_file(tmp_path / "m.safetensors")
     assert sorted(state) == ["1.weight", "half", "head/bias", "head/steps", "mask"]
     assert torch.equal(state["1.weight"], torch.arange(6.0).reshape(2, 3))
@@ -199,40 +200,40 @@ def test_torch_reads_a_model_file(tmp_path: Path) -> None:
 def test_a_sealed_file_gives_its_metadata_back_and_notices_each_flipped_bit_of_content(tmp_path: Path) -> None:
     path = tmp_path / "round-3.safetensors"
     tree: Tree = {"w": np.arange(4.0), "momentum": {}}
-    codec.save_tree(path, tree, {"round": "3"})
-    got, metadata = codec.load_tree(path, sealed=True)
+    tensors.save_tree(path, tree, {"round": "3"})
+    got, metadata = tensors.load_tree(path, sealed=True)
     assert metadata == {"round": "3"}
     assert got["momentum"] == {}
     data = path.read_bytes()
     for at in range(0, len(data), 11):
         path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         with pytest.raises(CheckpointError):
-            codec.load_tree(path, sealed=True)
+            tensors.load_tree(path, sealed=True)
 
 
 def test_a_truncated_file_is_refused_and_names_itself(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    codec.save_tree(path, MODEL)
+    tensors.save_tree(path, MODEL)
     data = path.read_bytes()
     for size in range(0, len(data), 16):
         path.write_bytes(data[:size])
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
-            codec.load_tree(path)
+            tensors.load_tree(path)
 
 
 def test_a_loaded_tree_can_be_written_to(tmp_path: Path) -> None:
-    codec.save_tree(tmp_path / "m", {"w": np.zeros(2)})
-    codec.load_tree(tmp_path / "m")[0]["w"][0] = 1.0
+    tensors.save_tree(tmp_path / "m", {"w": np.zeros(2)})
+    tensors.load_tree(tmp_path / "m")[0]["w"][0] = 1.0
 
 
 def test_a_file_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
-        codec.load_tree(tmp_path / "none")
+        tensors.load_tree(tmp_path / "none")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.safetensors"
-    codec.save_tree(path, {"w": np.zeros(2)})
+    tensors.save_tree(path, {"w": np.zeros(2)})
     before = path.read_bytes()
 
     def full(handle: int) -> None:
@@ -240,6 +241,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path: Path, mo
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match=r"the disk is full; at path .*m\.safetensors; expected room for 8,\d+ bytes"):
-        codec.save_tree(path, {"w": np.zeros(1000)})
+        tensors.save_tree(path, {"w": np.zeros(1000)})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Shareable <-> bytes, and trees in files: a capped JSON header and raw leaves, in the safetensors format.
+"""Shareable <-> bytes, and trees as files have them: a capped JSON header and raw leaves, in the safetensors format.
 
 A message is one valid safetensors buffer, so any reader of the format opens a stored update. The header can name a dtype of the
 list below and nothing else: no class, no code. What comes in is hostile until it is parsed; every size is checked against the
@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import ml_dtypes
@@ -24,8 +22,8 @@ import numpy as np
 
 from hansa.core.task import Shareable
 from hansa.core.trees import Array, Spec, Tree, unflatten
-from hansa.errors import CheckpointError, SpecError
-from hansa.files import Buffer, storage_error, write_atomic
+from hansa.errors import SpecError
+from hansa.files import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,6 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
 _NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 _METADATA: Final = "__metadata__"
 _ENVELOPE: Final = "hansa"  # metadata key of a message's headers and metrics
-_EMPTY: Final = "hansa.empty"  # in a sealed file: branches without leaves
-_SEAL: Final = "hansa.sha256"  # in a sealed file: the SHA-256 that the file would have without this entry
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -99,7 +95,7 @@ def encode(shareable: Shareable) -> bytes:
 
 def encode_parts(shareable: Shareable) -> list[bytes | memoryview]:
     """The message as a list of buffers whose concatenation is `encode(shareable)`; contiguous leaves are not copied."""
-    flat, empty = _flat(shareable.body)
+    leaves, empty = flat(shareable.body)
     envelope = _Envelope(
         {name: _plain(value, name) for name, value in sorted(shareable.headers.items())},
         {name: _plain(float(value), name) for name, value in sorted(shareable.metrics.items())},
@@ -109,7 +105,7 @@ def encode_parts(shareable: Shareable) -> list[bytes | memoryview]:
         text = msgspec.json.encode(envelope).decode()
     except (TypeError, ValueError, OverflowError) as error:
         raise SpecError("a header cannot be sent", got=str(error), expected="str, int of 64 bits, float or bool") from error
-    return _lay_out(flat, {_ENVELOPE: text}, WIRE)
+    return lay_out(leaves, {_ENVELOPE: text}, WIRE)
 
 
 def decode(buffer: Buffer, expect: Spec | None = None) -> Shareable:
@@ -118,14 +114,14 @@ def decode(buffer: Buffer, expect: Spec | None = None) -> Shareable:
     Raises:
         SpecError: the buffer is not a message, is over a limit, or its body does not have the leaves of `expect`; names the leaf.
     """
-    flat, metadata = _parse(memoryview(buffer).cast("B"), WIRE)
+    leaves, metadata = parse(memoryview(buffer).cast("B"), WIRE)
     if set(metadata) - {_ENVELOPE}:
         raise SpecError("a message carries metadata that is not ours", path=min(set(metadata) - {_ENVELOPE}))
     try:
         envelope = msgspec.json.decode(metadata.get(_ENVELOPE, "{}"), type=_Envelope)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SpecError("a message's headers cannot be read", got=str(error)) from error
-    body = _with_empty(flat, envelope.empty)
+    body = with_empty(leaves, envelope.empty)
     if expect is not None:
         expect.check(body)
     return Shareable(
@@ -135,56 +131,18 @@ def decode(buffer: Buffer, expect: Spec | None = None) -> Shareable:
     )
 
 
-def save_tree(path: str | Path, tree: Tree, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a tree as a safetensors file, atomically: under the name stands the old file or the whole new one.
-
-    Without `metadata` the bytes, and so the file's SHA-256, are a function of the leaves alone; a branch without leaves is not
-    kept. With it the file is sealed: it carries a digest of its whole content, which `load_tree` checks.
-
-    Raises:
-        SpecError: as `encode`. StorageError: the file cannot be written; what stood under the name still stands.
-    """
-    flat, empty = _flat(tree)
-    fields: dict[str, str] = {}
-    if metadata is not None:
-        fields = {**metadata, _EMPTY: json.dumps(empty)}
-        fields[_SEAL] = _hash(_lay_out(flat, fields, FILE))
-    write_atomic(path, _lay_out(flat, fields, FILE))
-
-
-def load_tree(path: str | Path, *, sealed: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
-    """The tree in a safetensors file, its arrays writable, and the metadata it was saved with ({} when there was none).
-
-    A seal is checked wherever there is one; `sealed` refuses a file that has none.
-
-    Raises:
-        CheckpointError: the file is not whole: truncated, a bit flipped, or not safetensors. StorageError: it cannot be read.
-    """
-    data = _read(Path(path))
-    try:
-        flat, metadata = _parse(memoryview(data), FILE)
-        seal = metadata.pop(_SEAL, None)
-        if (sealed and seal is None) or (seal is not None and seal != _hash(_lay_out(flat, metadata, FILE))):
-            raise SpecError("the content is not what was written", expected=f"sha256 {seal}" if seal else "a sealed file")
-        empty = msgspec.json.decode(metadata.pop(_EMPTY, "[]"), type=list[str])
-        return _with_empty(flat, empty), metadata
-    except (SpecError, ValueError, RecursionError) as error:
-        reason = error.message if isinstance(error, SpecError) else str(error)
-        raise CheckpointError(f"a corrupt file: {reason}", path=str(path)) from error
-
-
 def digest(tree: Tree) -> str:
-    """The SHA-256, in hex, of the file that `save_tree(path, tree)` writes.
+    """The SHA-256, in hex, of the file of a tree: of its leaves alone.
 
     >>> digest({"a": np.zeros(2), "b": np.ones(1)}) == digest({"b": np.ones(1), "a": np.zeros(2)})
     True
     """
-    return _hash(_lay_out(_flat(tree)[0], {}, FILE))
+    return sha256(lay_out(flat(tree)[0], {}, FILE))
 
 
-def _flat(tree: Tree, prefix: str = "") -> tuple[dict[str, Array], list[str]]:
+def flat(tree: Tree, prefix: str = "") -> tuple[dict[str, Array], list[str]]:
     """The leaves by path in the codec's byte order, and the branches without any; both sorted."""
-    flat: dict[str, Array] = {}
+    leaves: dict[str, Array] = {}
     empty: list[str] = []
     for key, value in sorted(tree.items()):
         if not isinstance(key, str) or not key or "/" in key:
@@ -195,14 +153,14 @@ def _flat(tree: Tree, prefix: str = "") -> tuple[dict[str, Array], list[str]]:
                 "a leaf's path cannot be stored", path=repr(path[:64]), expected=f"at most {WIRE.name_bytes} printable bytes"
             )
         if not isinstance(value, Mapping):
-            flat[path] = _leaf(value, path)
+            leaves[path] = _leaf(value, path)
         elif value:
-            below, hollow = _flat(value, path + "/")
-            flat.update(below)
+            below, hollow = flat(value, path + "/")
+            leaves.update(below)
             empty += hollow
         else:
             empty.append(path)
-    return flat, sorted(empty)
+    return leaves, sorted(empty)
 
 
 def _leaf(value: object, path: str) -> Array:
@@ -214,21 +172,21 @@ def _leaf(value: object, path: str) -> Array:
     return np.asarray(value, dtype=little, order="C")
 
 
-def _lay_out(flat: Mapping[str, Array], metadata: Mapping[str, str], limits: Limits) -> list[bytes | memoryview]:
+def lay_out(leaves: Mapping[str, Array], metadata: Mapping[str, str], limits: Limits) -> list[bytes | memoryview]:
     """Header and leaves as buffers."""
-    if len(flat) > limits.tensors:
-        raise SpecError("too many leaves", got=len(flat), expected=f"at most {limits.tensors}")
+    if len(leaves) > limits.tensors:
+        raise SpecError("too many leaves", got=len(leaves), expected=f"at most {limits.tensors}")
     spans: dict[str, tuple[int, int]] = {}
     parts: list[bytes | memoryview] = [b""]
     start = 0
-    for path in sorted(flat, key=lambda p: (-flat[p].dtype.itemsize, p)):
-        leaf = flat[path]
+    for path in sorted(leaves, key=lambda p: (-leaves[p].dtype.itemsize, p)):
+        leaf = leaves[path]
         spans[path] = (start, start + leaf.nbytes)
         start += leaf.nbytes
         parts.append(leaf.reshape(-1).view(np.uint8).data)
     header: dict[str, object] = {_METADATA: dict(metadata)} if metadata else {}
-    for path in sorted(flat):
-        leaf = flat[path]
+    for path in sorted(leaves):
+        leaf = leaves[path]
         header[path] = {"dtype": _NAMES[leaf.dtype], "shape": leaf.shape, "data_offsets": spans[path]}
     text = msgspec.json.encode(header)
     text += b" " * (-len(text) % 8)  # so that the first leaf is aligned
@@ -238,11 +196,11 @@ def _lay_out(flat: Mapping[str, Array], metadata: Mapping[str, str], limits: Lim
     return parts
 
 
-def _parse(data: memoryview, limits: Limits) -> tuple[dict[str, Array], dict[str, str]]:
+def parse(data: memoryview, limits: Limits) -> tuple[dict[str, Array], dict[str, str]]:
     """Leaves as views of a hostile buffer, sorted by path, and its metadata."""
-    start = 8 + _header_length(data[:8], len(data), limits)
+    start = 8 + header_length(data[:8], len(data), limits)
     metadata, entries = _header(bytes(data[8:start]), limits)
-    flat: dict[str, Array] = {}
+    leaves: dict[str, Array] = {}
     cursor, body = 0, data[start:]
     for path, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         begin, end = entry.data_offsets
@@ -255,14 +213,15 @@ def _parse(data: memoryview, limits: Limits) -> tuple[dict[str, Array], dict[str
         view = np.frombuffer(body[begin:end], dtype=dtype).reshape(entry.shape)
         if dtype.kind == "b" and view.size and int(view.view(np.uint8).max()) > 1:
             raise SpecError("a boolean is neither 0 nor 1", path=path)
-        flat[path] = view if view.flags.aligned else view.copy()
+        leaves[path] = view if view.flags.aligned else view.copy()
         cursor = end
     if cursor != len(body):
         raise SpecError("the buffer does not end with its last leaf", got=f"{len(body)} bytes", expected=f"{cursor} bytes")
-    return dict(sorted(flat.items())), metadata
+    return dict(sorted(leaves.items())), metadata
 
 
-def _header_length(first: Buffer, total: int, limits: Limits) -> int:
+def header_length(first: Buffer, total: int, limits: Limits) -> int:
+    """The header's bytes, from a buffer's first eight and its size; raises SpecError if that cannot be."""
     if len(first) < 8:
         raise SpecError("the buffer is cut off", got=f"{len(first)} bytes")
     length = int(struct.unpack("<Q", first)[0])
@@ -303,12 +262,12 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _with_empty(flat: Mapping[str, Array], empty: Sequence[str]) -> dict[str, Any]:
+def with_empty(leaves: Mapping[str, Array], empty: Sequence[str]) -> dict[str, Any]:
     # an empty branch must be a place of its own: unflatten refuses one that is also a leaf or holds leaves
     hollow: dict[str, Any] = {path: {} for path in empty}
-    if len(hollow) != len(empty) or hollow.keys() & flat.keys() or len(empty) > FILE.tensors:
+    if len(hollow) != len(empty) or hollow.keys() & leaves.keys() or len(empty) > FILE.tensors:
         raise SpecError("a branch is named twice")
-    return unflatten({**flat, **hollow})
+    return unflatten({**leaves, **hollow})
 
 
 def _plain(value: object, name: str) -> Any:
@@ -324,26 +283,8 @@ def _scalar(value: Any) -> Any:
     return float(value.float) if isinstance(value, _NotFinite) else value
 
 
-def _hash(parts: Iterable[Buffer]) -> str:
+def sha256(parts: Iterable[Buffer]) -> str:
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part)
     return sha.hexdigest()
-
-
-def _read(path: Path) -> bytearray:
-    """The whole file, after its header's length was checked against its size."""
-    try:
-        with path.open("rb") as file:
-            total = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            try:
-                _header_length(first, total, FILE)
-            except SpecError as error:
-                raise CheckpointError(f"a corrupt file: {error.message}", path=str(path), got=error.got) from error
-            data = bytearray(total)
-            data[:8] = first
-            filled = 8 + file.readinto(memoryview(data)[8:])
-            return data[:filled] if filled < total else data
-    except OSError as error:
-        raise storage_error(error, path) from error

@@ -139,6 +139,26 @@ def test_a_site_is_disabled_and_enabled_by_who_may(project: Path, lea: Session) 
             ada.enable("hungary")
 
 
+def test_who_watches_a_run_that_cannot_start_is_told_what_it_waits_for(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "fed", ["north", "south"])
+    command = [sys.executable, "-m", "hansa.cli", "job", "submit", REFERENCE, "--kit", str(folder / "kits" / "lea"), "--wait"]
+    with serving(folder), connect(folder / "kits" / "ada") as ada:
+        ada.disable("south", reason="new scanner")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watching:
+            assert watching.stderr is not None
+            told = [next(line for line in watching.stderr if "waits for" in line), next(watching.stderr)]
+            waits = ["north: it is not there", "south: it is disabled: by ada: new scanner"]
+            assert told == [f"waits for {line}\n" for line in waits]
+            [status] = ada.runs()
+            assert (status.state, status.waits) == ("pending", waits)
+            code, out, _ = hansa(folder, "job", "show", status.run)
+            assert code == 0
+            assert "".join(f"waits for  {line}\n" for line in waits) in out
+            assert ada.run(status.run).abort().waits == []
+            watching.communicate(timeout=30)
+        assert watching.returncode == 1
+
+
 def test_the_record_is_whole_and_heads_that_were_kept_show_a_later_change(project: Path, tmp_path: Path) -> None:
     kept = tmp_path / "heads.json"
     with connect(project / "kits" / "ada") as ada:

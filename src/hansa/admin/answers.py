@@ -37,7 +37,7 @@ class Working(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A run as the server sees it. Times are seconds since 1970; `refused` says why a site does not take part.
 
-    `working`: what its sites are at, as their last heartbeats said.
+    `working`: what its sites are at, as their last heartbeats said. `waits`: what keeps it from starting, a line each.
     """
 
     run: str
@@ -60,6 +60,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     job_hash: str
     bundle: str
     working: dict[str, Working] = {}
+    waits: list[str] = []
 
     @property
     def over(self) -> bool:

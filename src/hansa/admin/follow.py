@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from hansa.admin.answers import RunEvent, Status
 from hansa.admin.client import Run
+from hansa.errors import UnreachableError
 from hansa.record.progress import Mode, Progress
+from hansa.runtime.audit.chain import inert
 
 PAUSE_S = 2.0  # between two lines of one site's numbers
 _TOLD = {"site.refused", "task.lost", "run.paused", "run.resumed", "run.crashed", "run.ended"}
@@ -15,11 +18,13 @@ _TOLD = {"site.refused", "task.lost", "run.paused", "run.resumed", "run.crashed"
 def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callable[[], list[str]] = list) -> Status:
     """Show a run on stderr until it has ended; how it ended. `each` is called between events; what it gives is shown as lines."""
     status = run.status()
+    waiting = _Waiting(run)
     with Progress(
         status.rounds, sites=len(status.sites), title=status.job, mode="silent" if mode == "silent" else "plain"
     ) as plain:
-        events = _events(run, plain, hold_s, each)
+        events = _events(run, plain, hold_s, lambda: [*each(), *waiting.news()])
         ready = _before_rounds(events, plain)
+    waiting.over = True
     if ready is None:
         return run.status()
     with Progress(ready, sites=len(status.sites), title=status.job, mode=mode) as shown:
@@ -39,6 +44,29 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
                 case kind if kind in _TOLD - {"run.ended"}:
                     shown.note(str(event))
     return run.status()
+
+
+@dataclass
+class _Waiting:
+    """What a run that has not begun waits for: each thing is told when it is new."""
+
+    run: Run
+    over: bool = False
+    told: set[str] = field(default_factory=set)
+
+    def news(self) -> list[str]:
+        """The lines that were not told yet."""
+        if self.over:
+            return []
+        try:
+            status = self.run.status()
+        except UnreachableError:  # who asks for events says so, and waits for the server
+            return []
+        sites = [f"{site}: {working.waits}" for site, working in sorted(status.working.items()) if working.waits]
+        lines = [inert(f"waits for {line}") for line in (*status.waits, *sites)] if status.state == "pending" else []
+        fresh = [line for line in lines if line not in self.told]
+        self.told = set(lines)
+        return fresh
 
 
 def _before_rounds(events: Iterator[RunEvent], shown: Progress) -> int | None:

@@ -69,6 +69,8 @@ def run(status: Status, said: Plan | None, code: str, *, plan: bool, hashes: boo
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:<10} {inert(value)}")
+    for line in status.waits:
+        typer.echo(f"waits for  {inert(line)}")
     for site, working in sorted(status.working.items()):
         typer.echo(f"{inert(site)} is at {inert(str(working))}")
     for site, reason in status.refused.items():
@@ -114,13 +116,14 @@ def site(found: Site, *, as_json: bool) -> None:
         json(msgspec.to_builtins(found))
         return
     facts = {"site": found.site, "org": found.org, "state": _presence(found), "last heard": _when(found.seen)}
-    facts |= {"cores": str(found.cores), "GPUs": str(found.gpus), "memory": f"{found.memory_bytes / 2**30:.1f} GiB"}
+    memory = f"{found.memory_bytes / 2**30:.1f} GiB" if found.memory_bytes else "no limit"
+    facts |= {"cores": str(found.cores), "GPUs": str(found.gpus), "memory": memory}
     facts |= {"data": "; ".join(f"{label} {kind}" for label, kind in sorted(found.data.items())), "runs": ", ".join(found.runs)}
     if (until := found.certificate_ends) is not None:
         facts |= {"certificate": f"{_left(until)} (until {_when(until)})"}
     for name, value in facts.items():
         if value:
-            typer.echo(f"{name:<10} {inert(value)}")
+            typer.echo(f"{name:<11} {inert(value)}")
 
 
 def record(events: Sequence[Event], *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 
 run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "accepted": [name, ..],
 "refused": {site: reason}, "min_sites", "priority", "seed", "created", "ended": null | s, "reason": "", "metrics": {name: number},
-"job_hash", "bundle", "working": {site: {"task", "round", "steps", "bytes", "fraction", "waits"}}}.
+"job_hash", "bundle", "working": {site: {"task", "round", "steps", "bytes", "fraction", "waits"}}, "waits": [line, ..]}.
 `state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times: s since 1970.
 event: {"seq", "kind", "at", ...data}; a step's number is "step". Kinds: run.submitted run.offered site.accepted site.refused
 run.started run.ready task.opened task.started result task.lost task.closed round checkpoint run.paused run.resumed run.crashed

@@ -117,8 +117,8 @@ class People:
         return self.shown(self.inbox.book.runs[what.run])
 
     def shown(self, run: Run) -> RunView:
-        """The run as people see it, with what its sites are at."""
-        return run_view(run, self.progresses.at(run.id) if not run.over else {})
+        """The run as people see it, with what its sites are at and what it waits for."""
+        return run_view(run, self.progresses.at(run.id) if not run.over else {}, self.scheduler.waits(run))
 
     async def run(self, asker: Asker, name: str, command: str = "run.show") -> Run:
         """The run of that name, if the asker may do this to it.

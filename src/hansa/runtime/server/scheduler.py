@@ -127,16 +127,39 @@ class Scheduler:
         answer = run.answers.get(site)
         if answer:
             return Entry("result", {"code": "refused", "message": answer})
+        reason = "it has not answered the offer" if answer is None else self._away(site)
+        return None if reason is None else Entry("task.lost", {"reason": reason})
+
+    def waits(self, run: Run) -> list[str]:
+        """What a run that has not started waits for, a line each; not what sites that are there say of themselves."""
+        if run.state != "pending" or not run.offered:
+            return []
+        wanted = [site for site in run.what.sites if not run.answers.get(site)]
+        away = {site: why for site in wanted if (why := self._away(site)) is not None}
+        there = [site for site in wanted if site not in away]
+        if len(there) < run.what.min_sites:
+            return [f"{site}: {why}" for site, why in away.items()]
+        if (
+            any(site not in run.answers for site in there)
+            or run.id in decide(self._inbox.book, self._online, most=self._most).start
+        ):
+            return [] if self._inbox.blobs.free_bytes > 0 else ["the server's disk is nearly full: it begins no new work"]
+        return ["other runs are in its place: at the server, or at a site that it needs"]
+
+    @property
+    def _online(self) -> frozenset[str]:
+        return frozenset(site for site in self._inbox.book.sites if self._presence.online(site))
+
+    def _away(self, site: str) -> str | None:
+        """Why a site cannot be asked now; None if it can."""
         known = self._inbox.book.site(site)
         member = self._policy.member(site)
         reasons = {
-            "it has not answered the offer": answer is None,
             f"it is disabled: {known.disabled}": known.disabled is not None,
             "it is not in the roster": member is None or any(entry.name == site for entry in self._policy.revoked),
             "it is not there": not self._presence.online(site),
         }
-        reason = next((reason for reason, holds in reasons.items() if holds), None)
-        return None if reason is None else Entry("task.lost", {"reason": reason})
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     def use(self, policy: Policy) -> None:
         """Work with this roster from now on: what a revoked site was asked is given up."""
@@ -151,8 +174,7 @@ class Scheduler:
 
     async def _arrange(self) -> None:
         book, inbox = self._inbox.book, self._inbox
-        online = frozenset(site for site in book.sites if self._presence.online(site))
-        decision = decide(book, online, most=self._most)
+        decision = decide(book, self._online, most=self._most)
         for name in decision.offer:
             await inbox.commit({stream_of(name): [Entry("run.offered", {"sites": book.runs[name].what.sites})]})
         for name, reason in decision.refuse:

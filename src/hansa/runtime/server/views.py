@@ -37,7 +37,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. Times are seconds since 1970. `working`: what its sites are at, as their last heartbeats said."""
+    """A run. Times are seconds since 1970. `working`: what its sites are at, as their last heartbeats said.
+
+    `waits`: what keeps it from starting, a line each.
+    """
 
     run: str
     job: str
@@ -59,6 +62,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     job_hash: str
     bundle: str
     working: dict[str, Progress] = {}
+    waits: list[str] = []
 
 
 class RunList(msgspec.Struct, frozen=True):
@@ -141,8 +145,8 @@ class Health(msgspec.Struct, frozen=True):
     time: float
 
 
-def run_view(run: Run, working: dict[str, Progress]) -> RunView:
-    """The run as people see it, and what its sites are at."""
+def run_view(run: Run, working: dict[str, Progress], waits: list[str]) -> RunView:
+    """The run as people see it, what its sites are at, and what it waits for before it starts."""
     what = run.what
     return RunView(
         run=what.run,
@@ -165,6 +169,7 @@ def run_view(run: Run, working: dict[str, Progress]) -> RunView:
         job_hash=what.job_hash,
         bundle=what.bundle,
         working=working,
+        waits=waits,
     )
 
 

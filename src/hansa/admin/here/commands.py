@@ -200,11 +200,9 @@ def up(
     os.environ.update(_ONE_THREAD)  # before numpy is loaded: its threads would be forked
 
     from hansa.admin import shown
-    from hansa.admin.here.local import source
     from hansa.admin.here.up import Asked, run, serve
 
-    given = source(job, data, folder=os.environ.get("HANSA_DATA"))
-    asked = Asked(folder, given, sites=sites, port=port, seed=seed)
+    asked = Asked(folder, job, data, os.environ.get("HANSA_DATA"), sites=sites, port=port, seed=seed)
 
     def ready(local: Any, seconds: float) -> None:
         shown.ready(local, seconds, job=job, as_json=as_json)
@@ -301,7 +299,11 @@ def _parts() -> Parts:
         serve(kit, environment=os.environ, ready=_say_ready)
         return 0
 
-    return Parts(server, lambda kit: client.main([str(kit)]))
+    def load() -> None:
+        import hansa.runtime.logs
+        import hansa.runtime.server.main  # noqa: F401
+
+    return Parts(server, lambda kit: client.main([str(kit)]), load)
 
 
 def _exit_as(status: Status) -> None:

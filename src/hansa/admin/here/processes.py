@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -29,10 +30,14 @@ Serve: TypeAlias = Callable[[Path], int]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a server and a site do with their kit: each says `ready` on stdout, and serves until SIGTERM."""
+    """What a server and a site do with their kit: each says `ready` on stdout, and serves until SIGTERM.
+
+    `load` is what the server's process can do before there is a kit: load what it needs.
+    """
 
     server: Serve
     site: Serve
+    load: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -80,22 +85,36 @@ class Child:
 class Processes:
     """A server and its sites, forked from this process, which has loaded what they need and has one thread.
 
-    The context starts the server. Leaving it ends all of them; should this process be killed, the kernel asks them to end.
+    The context forks the server, which loads what it needs while this process provisions it; `begin` tells it where its kit is.
+    Leaving the context ends all of them; should this process be killed, the kernel asks them to end.
     """
 
-    def __init__(self, local: Local, parts: Parts, environment: Mapping[str, str]) -> None:
-        self._local, self._parts, self._environment = local, parts, environment
+    def __init__(self, parts: Parts, environment: Mapping[str, str]) -> None:
+        self._parts, self._environment = parts, environment
+        self._local: Local | None = None
+        self._order = -1
         self.children: list[Child] = []
         self._told: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._local.logs.mkdir(parents=True, exist_ok=True)
+        ordered, self._order = os.pipe()
         try:
-            self._start("server", self._parts.server)
+            self._fork("server", partial(self._ordered, ordered))
         except BaseException:
             self.stop()
             raise
+        finally:
+            os.close(ordered)
         return self
+
+    def begin(self, local: Local) -> None:
+        """Let the server serve its kit."""
+        self._local = local
+        local.logs.mkdir(parents=True, exist_ok=True)
+        self.children[0].log = local.logs / "server.log"
+        with contextlib.suppress(BrokenPipeError):  # it has ended: who waits for it to be ready is told
+            os.write(self._order, os.fsencode(local.folder.absolute()))
+        self._close_order()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -106,9 +125,12 @@ class Processes:
         Raises:
             RunError: the server has ended instead.
         """
+        if self._local is None:
+            raise RunError("the server was given no kit yet")
         self.children[0].await_ready()
         for site in self._local.sites:
-            self._start(site, self._parts.site)
+            log, kit = self._local.logs / f"{site}.log", self._local.kits / site
+            self._fork(site, partial(_serve, self._parts.site, kit, log), log)
 
     def all_ready(self) -> None:
         """Return when the server has let every site in.
@@ -145,20 +167,37 @@ class Processes:
                 os.close(child.handle)
                 os.close(child.said)
             self.children = []
+            self._close_order()
 
-    def _start(self, name: str, serve: Serve) -> None:
-        log, parent = self._local.logs / f"{name}.log", os.getpid()
+    def _close_order(self) -> None:
+        if self._order >= 0:
+            os.close(self._order)
+            self._order = -1
+
+    def _ordered(self, ordered: int) -> None:
+        """The server's process: load what it needs, and serve the kit that it is told of; end if there will be none."""
+        self._close_order()
+        self._parts.load()
+        if folder := os.read(ordered, 65_536):
+            local = Path(os.fsdecode(folder))
+            _serve(self._parts.server, local / "kits" / "server", local / "logs" / "server.log")
+
+    def _fork(self, name: str, work: Callable[[], None], log: Path = Path(os.devnull)) -> None:
+        parent = os.getpid()
         said, says = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         if (pid := os.fork()) == 0:
-            _become(name, log, says, parent, self._environment)
-            _serve(serve, self._local.kits / name)
+            try:
+                _become(name, says, parent, self._environment)
+                work()
+            finally:
+                os._exit(1)
         os.close(says)
         self.children.append(Child(name, log, pid, os.pidfd_open(pid), said))
 
 
-def _become(name: str, log: Path, says: int, parent: int, environment: Mapping[str, str]) -> None:
+def _become(name: str, says: int, parent: int, environment: Mapping[str, str]) -> None:
     """Make this process one of the federation: a session of its own, so that Ctrl-C is for its parent; its own output and name."""
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,17 +206,21 @@ def _become(name: str, log: Path, says: int, parent: int, environment: Mapping[s
     _LIBC.prctl(_SET_NAME, f"hansa {name}".encode()[:15])
     if os.getppid() != parent:  # it has gone meanwhile
         os._exit(1)
-    nothing, file = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for source, target in ((nothing, 0), (says, 1), (file, 2)):
-        os.dup2(source, target)
-        os.close(source)
+    _output(os.open(os.devnull, os.O_RDONLY), 0)
+    _output(says, 1)
     os.environ.update(environment)
 
 
-def _serve(serve: Serve, kit: Path) -> None:
+def _output(source: int, target: int) -> None:
+    os.dup2(source, target)
+    os.close(source)
+
+
+def _serve(serve: Serve, kit: Path, log: Path) -> None:
     """Serve, and end the process: its outermost call."""
     code = 1
     try:
+        _output(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
         code = serve(kit)
     except HansaError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from hansa.admin.answers import Status
 from hansa.admin.client import connect
 from hansa.admin.follow import follow
-from hansa.admin.here.local import Local, Source, prepare
+from hansa.admin.here.local import Local, prepare, source
 from hansa.admin.here.processes import Child, Parts, Processes, interruptible
 from hansa.record.progress import Mode
 
@@ -19,10 +19,15 @@ _LOOK_S = 5.0  # between looks at whether a process has ended
 
 @dataclass(frozen=True)
 class Asked:
-    """What `up` is to do. sites: how many; port: where the server listens, 0 for a free one; seed: of the job's run."""
+    """What `up` is to do. job, data: references as a person gives them; data_folder: where named data sets lie.
+
+    sites: how many; port: where the server listens, 0 for a free one; seed: of the job's run.
+    """
 
     folder: Path
-    source: Source
+    job: str | None = None
+    data: str | None = None
+    data_folder: str | None = None
     sites: int | None = None
     port: int = 0
     seed: int | None = None
@@ -35,8 +40,8 @@ def serve(asked: Asked, parts: Parts, environment: Mapping[str, str], ready: Cal
     `ready` is told the folder, and how many seconds it took.
     """
     began = time.monotonic()
-    local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
-    with interruptible(), Processes(local, parts, environment) as processes:
+    with interruptible(), Processes(parts, environment) as processes:
+        local = _prepared(asked, processes)
         processes.start_sites()
         processes.all_ready()
         ready(local, time.monotonic() - began)
@@ -52,18 +57,27 @@ def run(
         RunError: the server ended meanwhile. KeyboardInterrupt: all was ended; put up again, the run goes on.
     """
     began = time.monotonic()
-    local = prepare(asked.folder, asked.source, sites=asked.sites, port=asked.port)
-    with interruptible(), Processes(local, parts, environment) as processes, connect(local.kits / "admin") as session:
-        bundle = session.bundle(job)  # while the server starts
-        processes.start_sites()
-        ready(local, time.monotonic() - began)
-        made = session.submit_bundle(bundle, sites=local.sites, seed=asked.seed)
+    with interruptible(), Processes(parts, environment) as processes:
+        local = _prepared(asked, processes)
+        with connect(local.kits / "admin") as session:
+            bundle = session.bundle(job)  # while the server starts
+            processes.start_sites()
+            ready(local, time.monotonic() - began)
+            made = session.submit_bundle(bundle, sites=local.sites, seed=asked.seed)
 
-        def look() -> list[str]:
-            ended = processes.ended()
-            if processes.children[0] in ended:
-                raise processes.children[0].failure()
-            return [str(child.failure()) for child in ended]
+            def look() -> list[str]:
+                ended = processes.ended()
+                if processes.children[0] in ended:
+                    raise processes.children[0].failure()
+                return [str(child.failure()) for child in ended]
 
-        status = follow(made, mode=asked.mode, hold_s=_LOOK_S, each=look)
-        return status, made.download(local.runs / made.id)
+            status = follow(made, mode=asked.mode, hold_s=_LOOK_S, each=look)
+            return status, made.download(local.runs / made.id)
+
+
+def _prepared(asked: Asked, processes: Processes) -> Local:
+    """The folder, provisioned while the server's process loads what it needs, which then serves."""
+    data = source(asked.job, asked.data, folder=asked.data_folder)
+    local = prepare(asked.folder, data, sites=asked.sites, port=asked.port)
+    processes.begin(local)
+    return local

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
 from benchmarks.federation import below, pss
 from benchmarks.measure import Figure
@@ -27,6 +28,7 @@ data = partition.column(datasets.heart(), by="site", split=(0.6, 0.15, 0.25))
 job = Job("first", fedavg(logistic().bound_to(datasets.heart(), classes=2), rounds=3, standardise=True), data="heart")
 """
 UP = (sys.executable, "-m", "hansa.cli", "up", "--sites", "4", "--json")
+Held: TypeAlias = dict[str, int]  # bytes by process
 SETTLED_S = 10.0  # from which on a federation counts as idle
 
 
@@ -35,40 +37,56 @@ def run(*, small: bool) -> list[Figure]:
     repeats, watched_s = (1, 5.0) if small else (7, 60.0)
     with tempfile.TemporaryDirectory(prefix="hansa-start-") as place:
         starts = [_first_task(Path(place) / f"{number}") for number in range(repeats + 1)][1:]
-        peak, parts = _memory(Path(place) / "memory")
+        started, most = _memory(Path(place) / "memory")
         idle = _idle(Path(place) / "idle", watched_s)
     spread = {"n": repeats, "range, s": [round(min(starts), 2), round(max(starts), 2)]}
     none = "none"
     return [
         Figure("W7", "first client task after `hansa up --sites 4 --job`", median(starts), "s", none, 3.0, "<=", spread),
-        Figure("W7", "memory of the whole tree (PSS), peak", peak / 1e6, "MB", none, 350, "<=", {"MB by process": parts}),
+        Figure("W7", "memory of the whole tree (PSS) up to then", _total(started), "MB", none, 350, "<=", _megabytes(started)),
+        Figure("W7", "the same, peak of the run", _total(most), "MB", none, details=_megabytes(most)),
         Figure("W7", "an idle federation of 4 sites", sum(idle.values()), "% of a core", none, 0.2, "<=", {"by process": idle}),
     ]
+
+
+def _total(held: Held) -> float:
+    return sum(held.values()) / 1e6
+
+
+def _megabytes(held: Held) -> dict[str, dict[str, float]]:
+    return {"MB by process": {name: round(size / 1e6, 1) for name, size in held.items()}}
 
 
 def _first_task(folder: Path) -> float:
     """Seconds from the command to the first client's task."""
     began = time.time()
     subprocess.run(_with_job(folder), check=True, capture_output=True)
-    events = SqliteEvents(folder / "fed" / "kits" / "server" / "data" / "events.sqlite", read_only=True)
-    try:
-        return next(event.at for event in events.all() if event.kind == "task.started") - began
-    finally:
-        events.close()
+    return _began_first_task(folder) - began
 
 
-def _memory(folder: Path) -> tuple[int, dict[str, float]]:
-    """The most that all processes of a run held together, in bytes; and what each did then, in MB."""
+def _memory(folder: Path) -> tuple[Held, Held]:
+    """What each process held, in bytes, when all together held most: up to the first client's task, and in the whole run."""
     process = subprocess.Popen(_with_job(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    most: dict[str, int] = {}
+    seen: list[tuple[float, Held]] = []
     while process.poll() is None:
-        held: dict[str, int] = {}
+        held: Held = {}
         for pid in below(process.pid):
             with suppress(OSError, StopIteration):  # it has ended meanwhile
                 held[f"{_named(pid)} {pid}"] = pss(pid)
-        most = max(most, held, key=lambda each: sum(each.values()))
+        seen.append((time.time(), held))
         time.sleep(0.05)
-    return sum(most.values()), {name: round(size / 1e6, 1) for name, size in most.items()}
+    first = _began_first_task(folder)
+    started = max((held for at, held in seen if at <= first), key=lambda each: sum(each.values()))
+    return started, max((held for _, held in seen), key=lambda each: sum(each.values()))
+
+
+def _began_first_task(folder: Path) -> float:
+    """When the first client's task started, on the clock of the wall."""
+    events = SqliteEvents(folder / "fed" / "kits" / "server" / "data" / "events.sqlite", read_only=True)
+    try:
+        return next(event.at for event in events.all() if event.kind == "task.started")
+    finally:
+        events.close()
 
 
 def _idle(folder: Path, watched_s: float) -> dict[str, float]:

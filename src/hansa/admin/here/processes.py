@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -187,6 +188,7 @@ class Processes:
         said, says = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        gc.freeze()  # what is loaded stays shared: a collection would write to each object's page
         if (pid := os.fork()) == 0:
             try:
                 _become(name, says, parent, self._environment)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -36,6 +36,13 @@ _NONSENSE: Final = (msgspec.MsgspecError, InputError, ValueError, KeyError)
 GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
 _PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class _Record(msgspec.Struct, rename={"shared": "global"}):
+    """What the server itself reads of a record."""
+
+    round: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] = 0
+    shared: dict[str, float | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,7 @@ class Runner:
         run, inbox = self._run, self._inbox
         match message:
             case link.Open():
+                _require(message.seq > 0 and set(message.slots) <= set(range(len(run.what.sites))), message)
                 await asyncio.to_thread(self._adopt, message.body)
                 self._send(await inbox.open(run, message, self._absent))
             case link.Assign():
@@ -160,6 +168,8 @@ class Runner:
             case link.Ready():
                 self._note("run.ready", {"rounds": message.rounds, "restored": message.restored})
             case link.Close():
+                named = {each.slot for each in (*message.admitted, *message.refused, *message.lost)}
+                _require(named <= run.steps[message.seq].asked.keys(), message)
                 self._note("task.closed", msgspec.to_builtins(_short(message)))
             case link.Drop():
                 self._drop(message)
@@ -290,9 +300,24 @@ def _brief(failure: Failure) -> Failure:
     return Failure(failure.code, failure.message[:500], failure.path)
 
 
+def _require(holds: bool, message: link.FromRun) -> None:
+    """Return if a message can be: an event is folded again at every start of the server, which no job may stop.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not holds:
+        raise InputError("its process said what cannot be", got=repr(message)[:200])
+
+
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record as JSON holds it, without the sites where they would be too many: metrics.jsonl has them."""
+    """The record as JSON holds it, without the sites where they would be too many: metrics.jsonl has them.
+
+    Raises:
+        msgspec.ValidationError: its round is no whole number, or its global metrics are no numbers.
+    """
     text = msgspec.json.encode(record)
+    msgspec.json.decode(text, type=_Record)
     if len(text) > RECORD_LIMIT:
         text = msgspec.json.encode({name: value for name, value in record.items() if name not in ("sites", "raised")})
     plain: dict[str, Any] = msgspec.json.decode(text)

@@ -20,6 +20,7 @@ from hansa.runtime.store.event import Event
 PROJECT: Final = "project"
 RunState: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
 OVER: Final = frozenset({"completed", "failed", "aborted", "refused"})
+_OF_A_STEP: Final = frozenset({"task.assigned", "task.lost", "result", "task.closed", "task.dropped"})
 
 
 def stream_of(run: str) -> str:
@@ -203,6 +204,10 @@ class Book:
 
     def _of_run(self, run: Run, event: Event) -> set[str]:
         data = event.data
+        if run.over and event.kind != "run.deleted":
+            return set()  # it was being committed while the run ended: what ended it stands
+        if event.kind in _OF_A_STEP and data["seq"] not in run.steps:
+            return set()  # or while the step was forgotten
         match event.kind:
             case "run.offered":
                 return self._offer(run, event.id)

@@ -149,6 +149,20 @@ async def test_after_a_step_has_closed_what_comes_is_late_and_after_the_run_it_h
         assert (await inbox.answer("b", world.result(1))).outcome == "ended"
 
 
+async def test_what_is_being_committed_while_the_run_ends_changes_nothing_and_the_server_can_start_again(world: World) -> None:
+    async with world.inbox() as inbox:
+        await world.begun(inbox)
+        ended = Entry("run.ended", {"state": "aborted", "reason": "by hand"})
+        closed = Entry("task.closed", msgspec.to_builtins(link.Close(seq=1)))
+        aborting = inbox.begin({stream_of("r1"): [ended]})
+        answering = asyncio.create_task(inbox.answer("a", world.result(0)))  # judged while the run goes on
+        closing = inbox.begin({stream_of("r1"): [closed, Entry("run.ended", {"state": "failed", "reason": "too late"})]})
+        await asyncio.gather(aborting, answering, closing)
+        assert [event.kind for event in world.events.read("run/r1")][-4:] == ["run.ended", "task.closed", "run.ended", "result"]
+        assert (inbox.book.runs["r1"].state, inbox.book.runs["r1"].reason) == ("aborted", "by hand")
+        assert plain(world.folded()) == plain(inbox.book)
+
+
 async def test_a_site_whose_acknowledged_result_did_not_count_is_told_once_and_before_its_next_task(world: World) -> None:
     async with world.inbox() as inbox:
         run = await world.begun(inbox)

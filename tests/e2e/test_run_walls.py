@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from tests.e2e.agents import agents
 from tests.e2e.world import Caller, make_project, serving
 
 from hansa.runtime import sandbox
+from hansa.runtime.server.runner import CRASHES
 
 NAMES = ["cleveland", "hungarian"]
 PRIES = """
@@ -32,6 +35,7 @@ def attempts():
     yield "see other runs", lambda: os.listdir(KIT / "data" / "runs")
     yield "write beside its room", lambda: (Path.cwd().parent / "log.txt").write_bytes(b"")
     yield "write elsewhere", lambda: Path("/tmp/hansa-pries").write_bytes(b"")
+    yield "put a link in the place of its blobs", lambda: (Path.cwd().parent / "handed").rename(Path.cwd() / "away")
     yield "reach the network", lambda: socket.create_connection(("127.0.0.1", PORT), timeout=2)
     yield "write in its room", lambda: Path("own").write_bytes(b"")
 
@@ -63,7 +67,59 @@ def test_code_of_a_job_sees_nothing_of_the_server_and_what_it_makes_is_taken_ove
         assert (pried["state"], pried["reason"]) == ("failed", "could write in its room")
         run = lea.submit(f"{Path(jobs.__file__)}:job", seed=7, sites=NAMES)["run"]
         assert lea.ended(run)["state"] == "completed"
-        assert list((folder / "kits" / "server" / "data" / "work" / run / "room" / "blobs").glob("?" * 64)) == []  # taken over
+        assert list((folder / "kits" / "server" / "data" / "work" / run / "handed").glob("?" * 64)) == []  # taken over
+        lea.client.close()
+
+
+TRAPS = """
+import os
+import subprocess
+from pathlib import Path
+
+import hansa as hs
+
+
+def lay(federation):
+    server = Path.cwd().parents[2]
+    folder = server / "runs" / Path.cwd().parent.name
+    Path("left").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    for name in ("report.html", "curves.png"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(server / "precious")
+    (folder / "live.jsonl" / "full").mkdir(parents=True, exist_ok=True)
+    (folder / "peek.txt").symlink_to(server.parent / "key.pem") if not (folder / "peek.txt").is_symlink() else None
+    with open("go") as go:  # a pipe: until somebody has seen all this
+        go.read()
+    os._exit(1)
+
+
+job = hs.Job("traps", lay, data="heart")
+"""
+
+
+def test_what_a_job_leaves_behind_does_not_lead_the_server_astray_and_nothing_goes_on_that_it_started(tmp_path: Path) -> None:
+    if why := sandbox.fault("strict", tmp_path):
+        pytest.skip(f"this kernel forbids it: {why}")
+    folder = make_project(tmp_path / "office", NAMES)
+    data = folder / "kits" / "server" / "data"
+    with serving(folder), agents(folder / "kits", NAMES):
+        lea = Caller.of(folder / "kits" / "lea")
+        (data / "precious").write_text("the server's own")
+        (tmp_path / "traps.py").write_text(TRAPS)
+        run = lea.submit(f"{tmp_path}/traps.py:job", sites=NAMES)["run"]
+        room, left = data / "work" / run / "room", []
+        room.mkdir(parents=True)
+        os.mkfifo(room / "go")
+        (data / "work" / run / "live.jsonl").write_text("")
+        for _ in range(CRASHES):
+            (room / "go").open("w").close()  # waits until the job reads
+            left.append(int((room / "left").read_text()))
+        ended = lea.ended(run)
+        assert (ended["state"], "3 times" in ended["reason"]) == ("failed", True)
+        assert lea.ended(lea.submit(f"{Path(jobs.__file__)}:job", seed=7, sites=NAMES)["run"])["state"] == "completed"
+        assert json.loads((data / "runs" / run / "run.json").read_text())["state"] == "failed"
+        assert (data / "precious").read_text() == "the server's own"
+        assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left)
         lea.client.close()
 
 

@@ -37,7 +37,12 @@ from hansa.runtime.protocol.messages import Ack, Assignment, Beat, Hello, Offer,
 from hansa.runtime.protocol.session import proof
 
 CHUNK = messages.CHUNK
-_WARNINGS = (" certificate.ends ", " disk.low ")  # of servers that some tests give what is to be told of
+_WARNINGS = (
+    " certificate.ends ",
+    " disk.low ",
+    " run.not_sealed ",
+    " live.not_kept ",
+)  # of servers that some tests give what is to be told of
 
 
 class NotWantedError(Exception):

@@ -28,6 +28,9 @@ from hansa.errors import StorageError
 LINE_LIMIT: Final = 16 * 1024 * 1024  # bytes: the records of 10,000 sites have 2 MB
 
 
+Ending: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A message of the link."""
 
@@ -127,6 +130,8 @@ class Start(Line, frozen=True):
     submitted: float  # seconds since 1970
     sandbox: Literal["strict", "basic", "off"] = "strict"
     hidden: list[str] = []
+    ended: Ending | None = None  # nothing is to be run any more: how it ended, and why, is to stand in the run folder
+    reason: str = ""
 
 
 class Came(Line, frozen=True):

@@ -88,10 +88,9 @@ async def files(request: Asked, name: str) -> FileList:
 async def file(request: Asked, name: str, path: str) -> Stream:
     """A file of a run folder, or a range of it."""
     people, asker = _people(request), admit(request, "admin")
-    place = await people.file(asker, name, str(path).lstrip("/"))
-    size = place.stat().st_size
+    opened, size = await people.file(asker, name, str(path).lstrip("/"))
     begin, end = transfers.wanted(request.headers.get("range"), size)
-    return ranged(transfers.pieces(place, begin, end, people.way, partial(people.door.still, asker)), begin, end, size)
+    return ranged(transfers.pieces(opened, begin, end, people.way, partial(people.door.still, asker)), begin, end, size)
 
 
 @get("/api/runs/{name:str}/plan")

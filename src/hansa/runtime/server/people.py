@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 from cryptography import x509
@@ -43,6 +44,7 @@ from hansa.runtime.server.views import (
     site_view,
 )
 from hansa.runtime.store.event import Entry, Event, Events
+from hansa.runtime.store.untrusted import open_below
 
 PAGE: Final = 1_000  # events of one answer
 
@@ -200,17 +202,18 @@ class People:
         run = await self.run(asker, name, "run.download")
         return FileList(await asyncio.to_thread(_listed, self.places.folder(run.id)))
 
-    async def file(self, asker: Asker, name: str, path: str) -> Path:
-        """Where a file of a run folder is.
+    async def file(self, asker: Asker, name: str, path: str) -> tuple[Callable[[], BinaryIO], int]:
+        """What opens a file of a run folder, and how many bytes it has.
 
         Raises:
             NotThereError: the folder has no such file.
         """
         run = await self.run(asker, name, "run.download")
         folder = self.places.folder(run.id)
-        if path not in {each.path for each in await asyncio.to_thread(_listed, folder)}:
+        sizes = {each.path: each.bytes for each in await asyncio.to_thread(_listed, folder)}
+        if path not in sizes:
             raise NotThereError("the run folder has no such file", run=run.id, path=path[:200])
-        return folder / path
+        return partial(open_below, folder, path), sizes[path]  # the job's code may put something else there meanwhile
 
     async def plan(self, asker: Asker, name: str) -> PlanView:
         """What runs and what leaves, as the run's bundle says."""

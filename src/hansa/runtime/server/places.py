@@ -39,8 +39,8 @@ class Places:
         return self.work(run) / "room"
 
     def handed(self, run: str) -> Path:
-        """The blobs that the process of a run hands over."""
-        return self.room(run) / "blobs"
+        """The blobs that the process of a run hands over. It can put a link into this folder, but none in its place."""
+        return self.work(run) / "handed"
 
     def remove(self, run: str) -> None:
         """Remove a run's folders."""

@@ -28,7 +28,7 @@ from hansa.record import results
 from hansa.record.folder import RunFolder
 from hansa.record.info import RunInfo
 from hansa.record.series import last_global
-from hansa.runtime.jobs.link import Done, Link, Ready, ServerGone, Start
+from hansa.runtime.jobs.link import Done, Ending, Link, Ready, ServerGone, Start
 from hansa.runtime.manifest import load_job
 from hansa.runtime.sandbox import SandboxError, Walls, enclose
 from hansa.runtime.server.federation import DeployedFederation, RunBlobs, Saved
@@ -133,7 +133,10 @@ def main(descriptor: int) -> int:
         start = server.receive()
         if not isinstance(start, Start):
             raise RunError("the server did not say what to run")
-        server.send(_enclosed(start) or _run(start, server))
+        failed = _enclosed(start)
+        if start.ended is not None:
+            return 1 if failed else _seal(start, start.ended)
+        server.send(failed or _run(start, server))
     except (ServerGone, Aborted):  # the server goes on with it, or has ended it
         return 1
     return 0
@@ -146,7 +149,7 @@ def _enclosed(start: Start) -> Done | None:
     walls = Walls(
         mode=start.sandbox,
         folder=room,
-        folders=(folder,),
+        folders=(folder, Path(start.handed)),
         openable=(Path(start.blobs),),
         hidden=tuple(map(Path, start.hidden)),
         shown=(Path(start.source),),
@@ -157,6 +160,18 @@ def _enclosed(start: Start) -> Done | None:
         return Done(state="failed", reason=str(error), code=error.code)
     _end_with_parent()  # a process that changes its rights has to ask again
     return None
+
+
+def _seal(start: Start, ended: Ending) -> int:
+    """Write into the run folder how the run has ended, if it does not say so; the exit code."""
+    try:
+        folder = RunFolder.open(start.folder)
+        if folder.info.state == "running":
+            folder.finish(ended, error=start.reason or None)
+    except HansaError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
 
 
 def _run(start: Start, server: Link) -> Done:

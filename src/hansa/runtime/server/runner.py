@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -16,9 +17,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from hansa.core.task import Failure
-from hansa.errors import HansaError, InputError, StorageError
+from hansa.errors import InputError, StorageError
 from hansa.files import storage_error
-from hansa.record.folder import RunFolder
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.bundle import extract, open_bundle
 from hansa.runtime.jobs.link import Came, Done, Line, Start
@@ -31,9 +31,11 @@ from hansa.runtime.store.blob import Blobs, require_digest
 from hansa.runtime.store.event import Entry, Event
 from hansa.runtime.store.untrusted import take_file
 
+_LOG: Final = logging.getLogger("hansa.server")
 CRASHES: Final = 3  # deaths in a row without a finished step, after which a run has failed
 _NONSENSE: Final = (msgspec.MsgspecError, InputError, ValueError, KeyError)
 GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
+SEAL_S: Final = 30.0  # for the folder of a run that was ended to be written: curves take seconds
 _PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -67,7 +69,7 @@ class Runner:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._stopping = ""
-        self._done = False
+        self._done = self._written = False  # the run has ended; its process has said so, and written how
 
     def came(self, came: Came) -> None:
         """Tell the process what was committed; one that has died asks when it is back."""
@@ -86,8 +88,9 @@ class Runner:
                     await self._crashed(why)
         finally:
             await self._end_process()
-            await asyncio.to_thread(self._seal)
-            await asyncio.to_thread(self._take_home)
+            await self._seal()
+            if self._run.over:
+                await asyncio.to_thread(self._take_home)
 
     def stop(self, why: str) -> None:
         """Ask the process to end; `serve` then returns."""
@@ -99,16 +102,7 @@ class Runner:
     async def _once(self) -> str:
         """One life of the process; why it ended."""
         source = await asyncio.to_thread(_extracted, self._run, self._inbox.blobs, self._places)
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = await self._spawn(theirs)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=link.LINE_LIMIT)
-        self._send(self._start(source))
+        reader = await self._begin(self._start(source))
         why = ""
         try:
             while not self._stopping and (line := await reader.readline()):
@@ -120,6 +114,23 @@ class Runner:
         finally:
             code = await self._end_process()
         return why or (f"its process was ended by signal {-code}" if code < 0 else f"its process ended with code {code}")
+
+    async def _begin(self, start: Start) -> asyncio.StreamReader:
+        """Start a process and tell it what it is for; what it says."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await self._spawn(theirs)
+        except OSError as error:
+            ours.close()
+            raise storage_error(error, self._places.work(self._run.id)) from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=link.LINE_LIMIT)
+        self._send(start)
+        return reader
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         with (self._places.work(self._run.id) / "log.txt").open("ab") as log:
@@ -184,7 +195,7 @@ class Runner:
                     await asyncio.to_thread(self._adopt, digest)
                 await asyncio.to_thread(self._take_home)
                 await inbox.commit({stream_of(run.id): [Entry("run.ended", _ended(message))]})
-                self._done = True
+                self._done = self._written = True
 
     def _adopt(self, digest: str) -> None:
         """Take over a blob that the process has made: it may have written anything there.
@@ -230,8 +241,8 @@ class Runner:
             self._done = True
         await self._inbox.commit({stream_of(run.id): entries})
 
-    async def _end_process(self) -> int:
-        """The exit code of the process, which is ended if it does not end by itself."""
+    async def _end_process(self, within_s: float = GRACE_S) -> int:
+        """The exit code of the process, which is ended if it does not end by itself, with all that it has started."""
         process, self._process = self._process, None
         if self._writer is not None:
             self._writer.close()
@@ -241,26 +252,29 @@ class Runner:
         if process is None:
             return 0
         try:
-            async with asyncio.timeout(GRACE_S):
-                return await process.wait()
+            async with asyncio.timeout(within_s):
+                await process.wait()
         except TimeoutError:
-            return await _kill(process)
-        except asyncio.CancelledError:
-            await _kill(process)
-            raise
+            _LOG.warning("run.killed run=%s seconds=%.0f", self._run.id, within_s)
+        finally:
+            code = await _kill(process)
+        return code
 
-    def _seal(self) -> None:
-        """Write into the run folder how the run stands, where its process could not."""
-        path, run = self._places.folder(self._run.id), self._run
-        if run.state == "running" or not (path / "run.json").exists():
+    async def _seal(self) -> None:
+        """Have it written into the run folder how the run stands, where its process could not.
+
+        The job's code may have left anything there, links to files of the server's among it: who writes is enclosed as the job was.
+        """
+        run = self._run
+        if run.state == "running" or self._written or not (self._places.folder(run.id) / "run.json").exists():
             return
-        with contextlib.suppress(HansaError):  # the events say it as well
-            folder = RunFolder.open(path)
-            if folder.info.state == "running":
-                folder.finish(run.state, error=run.reason or None)
+        start = self._start(self._places.work(run.id) / "source")
+        await self._begin(msgspec.structs.replace(start, ended=run.state, reason=run.reason))
+        if code := await self._end_process(SEAL_S):
+            _LOG.warning("run.not_sealed run=%s code=%d", run.id, code)  # the events say how it ended as well
 
     def _take_home(self) -> None:
-        """Put the live lines into the run folder, which people download."""
+        """Put the live lines into the run folder, which people download, if the job's code has left a place for them there."""
         live, target = self._places.live(self._run.id), self._places.folder(self._run.id) / LIVE
         if live.exists() and target.parent.exists():
             part = target.with_name(f".{LIVE}.part")
@@ -269,10 +283,11 @@ class Runner:
                 part.hardlink_to(live)
                 part.replace(target)
             except OSError as error:
-                raise storage_error(error, target) from error
+                _LOG.warning("live.not_kept run=%s why=%r", self._run.id, str(error))
 
 
 async def _kill(process: asyncio.subprocess.Process) -> int:
+    """End what is left of the process's group; its exit code."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its own session: the group is its own, too
     return await process.wait()

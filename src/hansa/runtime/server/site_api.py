@@ -209,7 +209,7 @@ async def fetch(request: Asked, digest: str) -> Stream:
     if size is None or not people.inbox.book.may_read(asker.name, digest):
         raise MissingBlobError("there is no such blob for this site", path=digest[:64])
     begin, end = transfers.wanted(request.headers.get("range"), size)
-    content = transfers.pieces(people.inbox.blobs.path(digest), begin, end, people.way, partial(people.door.still, asker))
+    content = transfers.pieces(partial(people.inbox.blobs.open, digest), begin, end, people.way, partial(people.door.still, asker))
     return ranged(content, begin, end, size)
 
 

@@ -11,12 +11,11 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from hansa.errors import InputError, StorageError
 from hansa.runtime.protocol.messages import CHUNK
-from hansa.runtime.store.blob import Blobs, MissingBlobError, OffsetError
+from hansa.runtime.store.blob import Blobs, OffsetError
 
 Allowed: TypeAlias = Callable[[], None]
 
@@ -116,12 +115,9 @@ def wanted(header: str | None, size: int) -> tuple[int, int]:
     return begin, end
 
 
-async def pieces(path: Path, begin: int, end: int, way: Way, allowed: Allowed) -> AsyncIterator[bytes]:
+async def pieces(opened: Callable[[], BinaryIO], begin: int, end: int, way: Way, allowed: Allowed) -> AsyncIterator[bytes]:
     """The file's bytes [begin, end), piece by piece; `allowed` is asked before each, and raises to cut the transfer."""
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError as error:
-        raise MissingBlobError("there is no such blob", path=path.name) from error
+    file = opened()
     way.downloads += 1
     try:
         with file:
@@ -130,7 +126,7 @@ async def pieces(path: Path, begin: int, end: int, way: Way, allowed: Allowed) -
                 size = min(way.outgoing, end - begin)
                 piece = _cached(file.fileno(), begin, size) or await asyncio.to_thread(os.pread, file.fileno(), size, begin)
                 if not piece:
-                    raise StorageError("a file has become shorter", path=path.name)
+                    raise StorageError("a file has become shorter")
                 begin += len(piece)
                 yield piece
     finally:

@@ -47,8 +47,9 @@ class FileBlobs:
         with storage(self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._incoming.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(self.root.parent)
-            sync_folder(self.root)
+            if durable:
+                sync_folder(self.root.parent)
+                sync_folder(self.root)
 
     def size(self, digest: str) -> int | None:
         """How many bytes the blob has; None if there is none."""

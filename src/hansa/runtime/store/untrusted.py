@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final
 
 from hansa.errors import InputError
 from hansa.files import storage_error
@@ -30,6 +31,30 @@ def take_file(path: Path, blobs: Blobs, *, limit: int) -> Blob:
     finally:
         os.close(handle)
     return blob
+
+
+def open_below(folder: Path, path: str) -> BinaryIO:
+    """The plain file at a path below a folder in which an enclosed process writes. No link is followed, whatever it puts there.
+
+    Raises:
+        InputError: there is none.
+    """
+    *folders, name = PurePosixPath(path).parts or ("",)
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    try:
+        with contextlib.ExitStack() as behind:
+            place = os.open(folder, flags | os.O_DIRECTORY)
+            for each in folders:
+                behind.callback(os.close, place)
+                place = os.open(each, flags | os.O_DIRECTORY, dir_fd=place)
+            behind.callback(os.close, place)
+            handle = os.open(name, flags | os.O_NONBLOCK, dir_fd=place)
+    except OSError as error:
+        raise InputError("there is no such file", path=path, got=error.strerror) from error
+    if stat.S_ISREG(os.fstat(handle).st_mode) and ".." not in folders:
+        return os.fdopen(handle, "rb", buffering=0)
+    os.close(handle)
+    raise InputError("this is no plain file", path=path)
 
 
 def _opened(path: Path, limit: int) -> int:

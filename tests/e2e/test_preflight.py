@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.networks import ConnectProxy
 from tests.e2e.world import free_port, make_project, serving
 
+from hansa.admin.client import connect
 from hansa.provision.changes import provision, revoke, rotate
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
 from hansa.runtime.authz.policy import Rules
@@ -62,8 +63,14 @@ def test_a_sound_site_and_a_person_pass_every_check(project: Path) -> None:
     assert preflight(project / "kits" / "lea")[0] == 0
 
 
-def test_a_server_whose_port_is_taken_is_told(project: Path) -> None:
+def test_a_server_that_runs_is_told_from_one_whose_port_is_taken(project: Path, tmp_path: Path) -> None:
     code, checks = preflight(project / "kits" / "server")
+    assert (code, checks["address"]["ok"]) == (0, True)
+    assert "the server is running, process " in checks["address"]["detail"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = ServerSection(host="127.0.0.1", port=taken.getsockname()[1], listen="127.0.0.1")
+        folder = make_project(tmp_path / "fed", ["north"], server=server)
+        code, checks = preflight(folder / "kits" / "server")
     assert (code, checks["address"]["ok"]) == (12, False)
     assert "cannot listen" in checks["address"]["detail"]
 
@@ -117,6 +124,9 @@ def test_a_server_of_another_project_and_a_revoked_name_are_told_apart(project: 
         pass  # a revocation bites within 10 s
     code, checks = found
     assert (code, "south was revoked: left" in checks["roster"]["detail"]) == (11, True)
+    with connect(project / "kits" / "ada") as ada:
+        south = ada.site("south")
+    assert (south.online, south.revoked) == (False, "left")
 
 
 @pytest.mark.parametrize(

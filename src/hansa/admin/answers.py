@@ -69,12 +69,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """A site. `disabled` is the reason why the project does not work with it at present; `seen` is in seconds since 1970."""
+    """A site. `disabled`, `revoked`: why the project does not work with it at present, or any more; `seen`: s since 1970."""
 
     site: str
     org: str
     online: bool
     disabled: str | None
+    revoked: str | None = None
     seen: float | None
     certificate_ends: float | None = None
     cores: int = 0

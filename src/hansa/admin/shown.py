@@ -212,6 +212,8 @@ def json(content: dict[str, Any]) -> None:
 
 
 def _presence(site: Site) -> str:
+    if site.revoked is not None:
+        return f"revoked: {site.revoked}" if site.revoked else "revoked"
     if site.disabled is not None:
         return f"disabled {site.disabled}"
     return "online" if site.online else "offline"

@@ -68,7 +68,9 @@ def provision(
     """
     check(project)
     if out.is_dir() and not (out / "state").is_dir() and any(out.iterdir()):
-        raise ConfigError("the folder is not empty, and no provisioning folder", path=str(out), hint="--out a new folder")
+        raise ConfigError(
+            "the folder is not empty, and no provisioning folder", path=str(out), hint="name a new folder, or one that hansa made"
+        )
     with office(out, new=True) as state:
         roster = load_roster(state)
         keys = ca.load_secrets(state) if roster else ca.make_secrets(state, project.name, now=now)

@@ -228,6 +228,8 @@ def _opened(path: Path, password: str) -> tuple[str, dict[str, bytes]]:
             if len(names) > 100 or sum(entry.file_size for entry in entries) > _UNPACKED_LIMIT:
                 raise RefusedError("the archive is too large for a kit", path=str(path))
             files = {file: archive.read(entry) for (_, file), entry in zip(names, entries, strict=True)}
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=str(path), expected="a kit's zip") from error
     except OSError as error:
         raise storage_error(error, path) from error
     except pyzipper.BadZipFile as error:

@@ -27,6 +27,7 @@ SITE_FILE: Final = "site.toml"
 POLICY_FILE: Final = "policy.json"
 MANIFEST_FILE: Final = "manifest.json"
 TICKETS_FILE: Final = "tickets.json"
+EVENTS_FILE: Final = "events.sqlite"  # in a server's data folder
 PROJECT_KEY_FILE: Final = "project.pub"
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"
 FRONT_CA_FILE: Final = "front-ca.pem"

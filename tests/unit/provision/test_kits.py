@@ -133,3 +133,8 @@ def test_a_kit_takes_the_place_of_its_own_kind_only(made: dict[str, Made], tmp_p
     (folder / "project.pub").write_text("00" * 32)
     with pytest.raises(RefusedError, match="two projects"):
         kits.replace(path, folder, password=password)
+
+
+def test_a_zip_that_is_not_there_is_wrong_input_and_no_fault_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file; at path .*nort\.zip"):
+        kits.unpack(tmp_path / "nort.zip", tmp_path, password="x")  # noqa: S106  nothing is opened with it

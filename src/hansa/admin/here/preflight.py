@@ -18,7 +18,8 @@ from hansa.admin.wire import proxy_of
 from hansa.errors import ConfigError, HansaError, IdentityError
 from hansa.runtime import sandbox
 from hansa.runtime.authz.renewal import DAY_S, ends, renew_at
-from hansa.runtime.config import Kit, ServerSettings, SiteConfig, is_place, load_kit, load_site
+from hansa.runtime.config import EVENTS_FILE, Kit, ServerSettings, SiteConfig, is_place, load_kit, load_site
+from hansa.runtime.store.disk import owner_of
 
 KIT, CERTIFICATE, ADDRESS, TLS, PROXY, CLOCK, DISK, FILES, SANDBOX, SITE = range(10, 20)
 SKEW_S: Final = 30.0  # at 60 s the server refuses
@@ -135,7 +136,10 @@ def _server(kit: Kit) -> Iterator[Check]:
 
 
 def _port(kit: Kit) -> Check:
+    """Whether the server can listen, or does so already: then its store is in use, and what holds the port is itself."""
     host, port = (kit.server.host, kit.server.port) if kit.server else ("", 0)
+    if (owner := owner_of(kit.data / EVENTS_FILE)) is not None:
+        return Check("address", ADDRESS, True, f"the server is running, {owner}, and listens at {host}:{port}")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from hansa.runtime.authz.certificates import Identity
 from hansa.runtime.authz.signed import Document, unseal
 
 Role = Literal["project_admin", "org_admin", "lead", "member", "auditor"]
+_NEW_KIT: Final = "ask the project's administrator for the new kit, then: hansa provision unpack NEW.zip --into KIT"
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -67,10 +68,12 @@ class Policy(Document, frozen=True, kw_only=True, forbid_unknown_fields=True, di
             raise IdentityError("wrong_project", "another project's", expected=self.project, got=identity.project, hint=hint)
         member = self.member(identity.name)
         entry = self._revocation(identity)
-        if entry is not None or (member is not None and identity.generation < member.generation):
-            why = f": {entry.reason}" if entry is not None and entry.reason else ""
-            hint = "ask the project's administrator; after `hansa provision rotate NAME`, use the new kit"
-            raise IdentityError("revoked", f"{identity.name} was revoked{why}", hint=hint)
+        if entry is not None:
+            why = f": {entry.reason}" if entry.reason else ""
+            hint = "ask the project's administrator; who is to come back gets a kit under another name"
+            raise IdentityError("revoked", f"{identity.name} was revoked{why}", hint=hint if entry.name else _NEW_KIT)
+        if member is not None and identity.generation < member.generation:
+            raise IdentityError("revoked", f"the kit of {identity.name} was revoked: there is a newer one", hint=_NEW_KIT)
         if member is None:
             hint = "the server may hold an older roster: copy policy.json into its kit"
             raise IdentityError("unknown_name", f"{identity.name} is not in the roster of version {self.version}", hint=hint)
@@ -79,6 +82,10 @@ class Policy(Document, frozen=True, kw_only=True, forbid_unknown_fields=True, di
             found, wanted = f"{kind} of {identity.org}", f"{member.kind} of {member.org}"
             raise IdentityError("wrong_name", f"{identity.name} is something else in the roster", expected=wanted, got=found)
         return member
+
+    def revocation(self, name: str) -> Revoked | None:
+        """The entry that shuts the name out for good, if there is one."""
+        return self._revoked.get(("name", name))
 
     def _revocation(self, identity: Identity) -> Revoked | None:
         by_serial = self._revoked.get(("serial", identity.serial)) if identity.serial else None

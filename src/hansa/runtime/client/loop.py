@@ -83,9 +83,10 @@ async def _until(kit: Kit, stop: threading.Event | None, environment: Mapping[st
 
 async def attend(kit: Kit, *, environment: Mapping[str, str], ready: Callable[[str], None] = lambda _: None) -> None:
     """Serve a site until the caller cancels. Raises as `serve` does."""
-    if kit.kind != "site" or not kit.enrolled:
-        hint = "use the kit of a site" if kit.kind != "site" else "enrol it first: hansa site enroll KIT"
-        raise InputError("this kit cannot serve a site", path=str(kit.folder), got=kit.kind, hint=hint)
+    if kit.kind != "site":
+        raise InputError("not a site's kit", path=str(kit.folder), got=kit.kind, hint="start it with the kit of a site")
+    if not kit.enrolled:
+        raise InputError("the kit is not enrolled yet", path=str(kit.folder), hint=f"hansa site enroll {kit.folder}")
     config = load_site(kit)
     places = Places(kit)
     places.make()

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from hansa.errors import StorageError, VersionError
 from hansa.files import storage_error, sync_folder
 from hansa.runtime.store.blob import require_digest
-from hansa.runtime.store.disk import Claim
+from hansa.runtime.store.disk import Claim, lock_of
 from hansa.runtime.store.event import canonical
 
 SCHEMA_VERSION: Final = 1
@@ -63,7 +63,7 @@ class Outbox:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
-        self._claim = Claim(self.path.with_name(f"{self.path.name}.lock"))
+        self._claim = Claim(lock_of(self.path))
         try:
             with self._translated():
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))

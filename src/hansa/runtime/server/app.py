@@ -30,8 +30,8 @@ run.started run.ready task.opened task.started result task.lost task.closed roun
 run.ended. `round` carries a line of metrics.jsonl as "record".
 line: {"site", "kind": "metric" or "log", "at", "task", "round", "step", "of", "values": {name: number}, "level", "logger", "text"}.
 Events and lines are held until there is one, at most 25 s; log lines are for those who may download the run.
-site: {"site", "org", "online", "disabled": null | reason, "seen": s | null, "certificate_ends": s | null, "cores", "gpus",
-"memory_bytes", "data": {label: type}, "runs": [id, ..]}
+site: {"site", "org", "online", "disabled": null | reason, "revoked": null | reason, "seen": s | null, "certificate_ends": s | null,
+"cores", "gpus", "memory_bytes", "data": {label: type}, "runs": [id, ..]}
 link: an event as it is chained: {"id", "stream", "seq", "kind", "at", "data", "prev", "hash"}. Streams: project, run/ID.
 A refusal is application/problem+json: {"title", "status", "code", "detail", "hint"} (messages.Problem).
 """

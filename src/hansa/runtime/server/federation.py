@@ -347,11 +347,12 @@ class _Asked:
         return Reply(verdict.slot, self._f.sites[verdict.slot], Shareable(), verdict.failure)
 
     def _why(self) -> str | None:
-        """The first refusal, with the site's traceback where its policy lets it out."""
+        """The first refusal, and where the site's traceback is if its policy let it out."""
         first = next(iter(self.refused), None)
         if first is None or first.failure is None:
             return None
-        return f"site {first.site!r}: {first.failure.trace.rstrip() or first.failure.message}"
+        where = "; its traceback: hansa job logs RUN" if first.failure.trace else ""
+        return f"site {first.site!r}: {first.failure.message}{where}"
 
 
 def _mapped(path: Path) -> bytes | mmap.mmap:

@@ -239,7 +239,8 @@ class People:
         return self.door.certified.get(site) or self.inbox.book.site(site).certified
 
     def _site_view(self, member: Member, now: float) -> SiteView:
-        return site_view(member, self.inbox.book, self.presence, now, self._certified(member.name))
+        revoked = self.door.policy.revocation(member.name)
+        return site_view(member, self.inbox.book, self.presence, revoked, now, self._certified(member.name))
 
     async def switch(self, asker: Asker, name: str, *, on: bool, reason: str) -> SiteView:
         """Work with a site, or do not: what it was asked is then given up."""

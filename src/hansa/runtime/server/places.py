@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hansa.runtime.config import EVENTS_FILE
+
 LIVE: Final = "live.jsonl"
 
 
@@ -19,7 +21,7 @@ class Places:
     @property
     def events(self) -> Path:
         """The event store."""
-        return self.root / "events.sqlite"
+        return self.root / EVENTS_FILE
 
     @property
     def blobs(self) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hansa.runtime.authz.policy import Member
+from hansa.runtime.authz.policy import Member, Revoked
 from hansa.runtime.protocol.messages import Progress
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.state import Book, Run
@@ -106,13 +106,14 @@ class PlanView(msgspec.Struct, frozen=True):
 class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """A site. `seen`: when it was last heard of, in seconds since 1970; None if it was not since the server started.
 
-    `certificate_ends`: when its certificate does, as far as is known.
+    `certificate_ends`: when its certificate does, as far as is known. `revoked`: why it is shut out for good, None if it is not.
     """
 
     site: str
     org: str
     online: bool
     disabled: str | None
+    revoked: str | None
     seen: float | None
     certificate_ends: float | None = None
     cores: int = 0
@@ -173,15 +174,18 @@ def run_view(run: Run, working: dict[str, Progress], waits: list[str]) -> RunVie
     )
 
 
-def site_view(member: Member, book: Book, presence: Presence, now: float, certified: float | None = None) -> SiteView:
-    """The site as people see it."""
+def site_view(
+    member: Member, book: Book, presence: Presence, revoked: Revoked | None, now: float, certified: float | None = None
+) -> SiteView:
+    """The site as people see it. A site that is revoked is not there, whenever it was heard of."""
     site, ago = book.site(member.name), presence.seen_s_ago(member.name)
     hello = site.hello
     return SiteView(
         site=member.name,
         org=member.org,
-        online=presence.online(member.name),
+        online=revoked is None and presence.online(member.name),
         disabled=site.disabled,
+        revoked=None if revoked is None else revoked.reason,
         seen=None if ago is None else now - ago,
         certificate_ends=certified,
         cores=hello.cores if hello else 0,

@@ -12,6 +12,22 @@ from hansa.errors import StorageError
 from hansa.files import storage_error
 
 
+def owner_of(store: Path) -> str | None:
+    """The process that writes to a store, as "process 17"; None if there is none."""
+    if not lock_of(store).exists():
+        return None
+    try:
+        Claim(lock_of(store)).close()
+    except StorageError as error:
+        return str(error.got) if isinstance(error.got, str) else None
+    return None
+
+
+def lock_of(store: Path) -> Path:
+    """The file that says who writes to a store."""
+    return store.with_name(f"{store.name}.lock")
+
+
 class Claim:
     """The right to be the only process that writes to a store; it ends with `close`, or with the process, however that ends.
 

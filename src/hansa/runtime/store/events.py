@@ -36,7 +36,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from hansa.errors import StorageError, VersionError
 from hansa.files import storage_error, sync_folder
-from hansa.runtime.store.disk import Claim
+from hansa.runtime.store.disk import Claim, lock_of
 from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, Event, Events, Head, Line, lines, link
 
 __all__ = ["Batch", "Commit", "Committed", "Entry", "Event", "Events", "Head", "SqliteEvents"]
@@ -78,7 +78,7 @@ class SqliteEvents:
         self._reader, self._writer = _engine(self.path, "ro"), None if read_only else _engine(self.path, "rwc")
         self._connection: Connection | None = None
         self._heads: dict[str, Head] = {}  # nobody else writes
-        self._claim = None if read_only else Claim(self.path.with_name(f"{self.path.name}.lock"))
+        self._claim = None if read_only else Claim(lock_of(self.path))
         try:
             with self._translated():
                 if self._writer is not None:

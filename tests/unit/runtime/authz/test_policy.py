@@ -44,6 +44,18 @@ def test_who_is_not_in_the_roster_is_told_why(identity: Identity, policy: Policy
     assert caught.value.code == code
 
 
+def test_who_was_shut_out_for_good_and_who_only_needs_the_new_kit_are_told_what_to_do() -> None:
+    hints = []
+    gone = changed(revoked=(Revoked(name="north", at=NOW, reason="left"),))
+    rotated = changed(members=(msgspec.structs.replace(POLICY.members[1], generation=2),))
+    for policy in (gone, rotated):
+        with pytest.raises(IdentityError) as caught:
+            policy.admit(NORTH)
+        hints.append(caught.value.hint or "")
+    assert ["another name" in hint for hint in hints] == [True, False]
+    assert ["hansa provision unpack NEW.zip" in hint for hint in hints] == [False, True]
+
+
 def test_revoking_one_serial_number_leaves_the_name_its_others() -> None:
     policy = changed(revoked=(Revoked(serial="ab1", at=NOW),))
     assert policy.admit(replace(NORTH, serial="ab2")).name == "north"

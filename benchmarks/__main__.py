@@ -19,6 +19,7 @@ WORKLOADS = {
     "W5": "fold",
     "W6": "crowd",
     "W7": "deployed_start",
+    "W8": "tracing",
 }
 
 

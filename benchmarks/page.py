@@ -17,6 +17,7 @@ TITLES = {
     "W5": "the weighted mean alone",
     "W6": "a thousand sites on one server",
     "W7": "a federation on one machine, started and idle",
+    "W8": "the typed path",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast, overload
 
 from hansa import registry
 from hansa.core.graph import (
+    TRACING,
     Apply,
     Constant,
     LocalFunction,
@@ -143,10 +144,14 @@ class Computation:
         self.__doc__ = fn.__doc__
         self.arguments = {name: _argument(name, kind) for name, kind in arguments.items()}
         self.parameters = tuple(n for n in walk(*self.arguments.values()) if isinstance(n, Parameter))
-        traced = _in_order(fn, list(arguments))(*(Value(node) for node in self.arguments.values()))
-        if traced is None:
+        outer = TRACING.set(True)
+        try:
+            traced = as_node(_in_order(fn, list(arguments))(*(Value(node) for node in self.arguments.values())))
+        finally:
+            TRACING.reset(outer)
+        if isinstance(traced, Constant) and traced.value is None:
             raise TraceError(f"{self.name} returned None", hint="a computation returns a value" + where())
-        self.result: Node = _as_declared(as_node(traced), _hints(fn).get("return", UNKNOWN), self.name)
+        self.result: Node = _as_declared(traced, _hints(fn).get("return", UNKNOWN), self.name)
 
     @property
     def type_signature(self) -> FunctionType:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from hansa.core.types import (
     CLIENTS,
@@ -26,7 +27,8 @@ from hansa.core.types import (
 )
 from hansa.errors import FieldError, TraceError
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+TRACING: Final = ContextVar("tracing", default=False)  # whether a computation's body runs; data at hand is not searched for values
+_PACKAGE: Final = str(Path(__file__).resolve().parent.parent)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -331,5 +333,7 @@ def zipped(node: Node) -> Node:
 
 
 def mentions_value(arg: object) -> bool:
-    """Whether a value that is being traced is in it, at any depth of its containers."""
+    """Whether a value that is being traced is in it, at any depth of its containers. Nothing is, where nothing is traced."""
+    if not TRACING.get():
+        return False
     return isinstance(arg, Value) or any(mentions_value(item) for _, item in members(arg) or ())

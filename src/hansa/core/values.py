@@ -85,6 +85,8 @@ def conform(value: Any, kind: Type, *, path: str) -> Any:
     """
     if isinstance(kind, FederatedType):
         return conform(value, kind.member, path=path)
+    if _as_it_is(value, kind):  # the usual case costs one look, and no path is made
+        return value
     if isinstance(kind, TensorType):
         return _conform_tensor(value, kind, path)
     if isinstance(kind, StructType):
@@ -92,6 +94,26 @@ def conform(value: Any, kind: Type, *, path: str) -> Any:
     if isinstance(kind, SequenceType) and isinstance(value, list | tuple | np.ndarray):
         return [conform(item, kind.element, path=f"{path}[{i}]") for i, item in enumerate(value)]
     return value
+
+
+def _as_it_is(value: Any, kind: Type) -> bool:
+    """Whether the value has the type already, with its dtypes and containers."""
+    if isinstance(kind, TensorType):
+        if type(value) is not np.ndarray:
+            return kind.shape == () and type(value) is kind.dtype.type
+        return bool(kind.shape) and value.dtype == kind.dtype and _fits(value.shape, kind.shape or ())
+    if isinstance(kind, StructType):
+        same = type(value) is kind.container and isinstance(value, tuple | list) and len(value) == len(kind.elements)
+        return same and all(map(_as_it_is, value, kind))
+    if isinstance(kind, SequenceType):
+        return type(value) is list and all(_as_it_is(item, kind.element) for item in value)
+    return True
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    if len(shape) != len(wanted):
+        return False
+    return shape == wanted or all(want is None or want == n for n, want in zip(shape, wanted, strict=True))
 
 
 def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
@@ -111,9 +133,7 @@ def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
         elif not np.can_cast(array.dtype, kind.dtype, "same_kind"):
             raise TraceError("the value has another dtype", path=path, expected=kind, got=got)
         array = array.astype(kind.dtype)
-    if kind.shape is not None and (
-        len(kind.shape) != array.ndim or any(n is not None and n != m for n, m in zip(kind.shape, array.shape, strict=True))
-    ):
+    if kind.shape is not None and not _fits(array.shape, kind.shape):
         raise TraceError("the value has another shape", path=path, expected=kind, got=got)
     return array if array.ndim else array[()]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -293,6 +294,11 @@ def test_the_same_request_again_is_the_same_run(lea: Caller, server: Server) -> 
     first = lea.submit(REFERENCE, sites=NAMES, request="abc")
     assert lea.submit(REFERENCE, sites=NAMES, request="abc")["run"] == first["run"]
     assert lea.submit(REFERENCE, sites=NAMES, request="abd")["run"] != first["run"]
+    bundle = first["bundle"]
+    with ThreadPoolExecutor(4) as pool:  # sent again before the first was answered
+        same = {"bundle": bundle, "sites": NAMES, "request": "abe"}
+        answers = list(pool.map(lambda _: lea.ask("POST", "/api/runs", json=same).json()["run"], range(4)))
+    assert len(set(answers)) == 1
 
 
 def test_another_authors_bundle_and_an_unsigned_one_are_refused(project: Path, server: Server, lea: Caller) -> None:

@@ -71,6 +71,8 @@ def _json(path: Path, text: str) -> Content:
         return Content(path, json.loads(text, object_pairs_hook=unique))
     except json.JSONDecodeError as error:
         raise _malformed(path, error.lineno, error.colno, error.msg) from None
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise ConfigError(f"a value that cannot be read: {error}", path=str(path)) from None
     except RecursionError:
         raise ConfigError("nested too deep", path=str(path), expected=f"at most {DEPTH} levels") from None
 

@@ -67,6 +67,8 @@ class Leases:
         """Serve the queue, first come first served: a large request is not passed over for ever."""
         while self._queue and (lease := self._free(self._queue[0].wanted)) is not None:
             first = self._queue.popleft()
+            if first.granted.done():  # its run was given up in this moment
+                continue
             self._held[first.run] = (lease, first.wanted.cores)
             first.granted.set_result(lease)
 

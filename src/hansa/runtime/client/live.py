@@ -15,7 +15,7 @@ import msgspec
 from hansa.errors import HansaError
 from hansa.runtime.client.channel import Live as Said
 from hansa.runtime.client.channel import Logged, Stepped, Tracked
-from hansa.runtime.protocol.messages import NOTE_TEXT, NOTES, Note, Notes
+from hansa.runtime.protocol.messages import JSON_LIMIT, NOTE_TEXT, NOTES, Note, Notes, encode
 from hansa.runtime.transport.http import Connection
 
 PAUSE_S: Final = 1.0  # between two messages to the server
@@ -24,6 +24,7 @@ LINES_S: Final = 50.0  # lines that leave, a second
 LINES: Final = 1_000  # and at once
 BYTES_S: Final = 32 * 1024.0
 BYTES: Final = 512 * 1024
+BATCH: Final = JSON_LIMIT // 2  # bytes of the lines of one message: a line has at most a quarter of that
 _LOG: Final = logging.getLogger("hansa.site")
 
 
@@ -104,7 +105,7 @@ class Live:
         async with self._sending:
             self._wake.clear()
             while self._waiting or self._left_out:
-                batch = [self._waiting.popleft() for _ in range(min(NOTES - 1, len(self._waiting)))]
+                batch = self._batch()
                 if not self._waiting and self._left_out:
                     batch.append(self._made("log", level="WARNING", text=f"{self._left_out:,} live lines were left out: too many"))
                     self._left_out = 0
@@ -113,6 +114,16 @@ class Live:
                 except HansaError as error:  # they are for looking at; what matters is in the results
                     _LOG.warning("notes.lost run=%s lines=%d why=%r", self._run, len(batch), str(error))
                     return
+
+    def _batch(self) -> list[Note]:
+        """The next lines, as many as one message holds with room for one more."""
+        batch, size = list[Note](), 0
+        while self._waiting and len(batch) < NOTES - 1:
+            size += len(encode(self._waiting[0]))
+            if batch and size > BATCH:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     def _made(self, kind: str, **facts: object) -> Note:
         at = {"run": self._run, "kind": kind, "at": time.time(), "task": self._task, "round": self._round}

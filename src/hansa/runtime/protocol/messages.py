@@ -20,7 +20,7 @@ Each change carries the idempotency key (run, seq, attempt, slot); `attempt` is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -35,6 +35,9 @@ JSON_LIMIT: Final = 256 * 1024
 NOTES: Final = 200  # live lines of one message
 NOTE_TEXT: Final = 1_000  # characters of one live line
 PROBLEM: Final = "application/problem+json"
+
+
+Counted: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]  # what JSON's readers and Prometheus can hold
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
@@ -189,8 +192,8 @@ class Progress(Message, frozen=True):
     attempt: int = 1
     task: str = ""
     round: int = 0
-    bytes: int = 0
-    steps: int = 0
+    bytes: Counted = 0
+    steps: Counted = 0
     fraction: float | None = None
     waits: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
@@ -214,7 +217,7 @@ class Note(Message, frozen=True):
     round: int = 0
     step: int | None = None
     of: int | None = None
-    values: Annotated[dict[str, float | None], msgspec.Meta(max_length=64)] = {}
+    values: Annotated[dict[Annotated[str, msgspec.Meta(max_length=80)], float | None], msgspec.Meta(max_length=64)] = {}
     level: Annotated[str, msgspec.Meta(max_length=20)] = ""
     logger: Annotated[str, msgspec.Meta(max_length=80)] = ""
     text: Annotated[str, msgspec.Meta(max_length=NOTE_TEXT)] = ""

@@ -37,6 +37,7 @@ __all__ = ["Identity", "Proof", "Seen", "check_chain", "check_proof", "check_tok
 LEEWAY_S: Final = 60.0
 PROOF_LIMIT: Final = 16 * 1024  # bytes; with two certificates a proof has about 3,000
 TOKEN_LIMIT: Final = 2 * 1024
+NUMBER_LIMIT: Final = 64  # characters of a proof's number, which is remembered: ours have 16, a UUID 36
 SECRET_BYTES: Final = 32
 REMEMBERED: Final = 4_096  # keys, and tokens, whose reading is remembered: the same parties ask again and again
 _PROOF_TYPE, _TOKEN_TYPE = "dpop+jwt", "hansa+jwt"
@@ -155,6 +156,9 @@ def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Se
     key, thumbprint, chain = _proof_key(signed.headers())
     _verify(signed, key, _PROOFS, "the proof is not signed by its key")
     request = _claims(signed.payload, _Request, code="no_proof")
+    if len(request.jti) > NUMBER_LIMIT:  # anybody can make a key, and so a proof
+        got = f"{len(request.jti):,} characters"
+        raise IdentityError("no_proof", "the proof's number is too long", got=got, expected=f"at most {NUMBER_LIMIT}", hint=_SYSTEM)
     if (request.htm, request.htu) != (method.upper(), _plain(url)):
         hint = "the address in the kit and the server's own must be the same, also behind a proxy"
         wanted, got = f"{method.upper()} {_plain(url)}", f"{request.htm[:16]} {request.htu[:200]}"

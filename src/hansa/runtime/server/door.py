@@ -61,6 +61,7 @@ class Door:
         self.document = kit.policy  # the policy as the project signed it, for sites to check
         self._stamp = self._file_stamp()
         self.on_roster: Callable[[], None] = lambda: None
+        self._enrolling = asyncio.Lock()  # a ticket is looked at, and its use committed, by one request at a time
         self.certified: dict[str, float] = {}  # sites, and until when: as they last asked for a token
 
     def token(self, method: str, path: str, proof: str | None) -> Token:
@@ -128,6 +129,10 @@ class Door:
         now = time.time()
         proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
         bootstrap = check_chain(proved.chain, self._ca, now=now)
+        async with self._enrolling:
+            return await self._enrol(bootstrap, asked, now)
+
+    async def _enrol(self, bootstrap: Identity, asked: Enrol, now: float) -> Enrolled:
         used = self._inbox.book.tickets
         tickets = [_with_use(ticket, used) for ticket in self._kit.tickets().tickets]
         made = enrol(

@@ -69,15 +69,21 @@ class People:
     progresses: Progresses
     ca: x509.Certificate
     way: Way = field(default_factory=Way)
+    submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def submit(self, asker: Asker, asked: Submission) -> RunView:
-        """The run that was made of a bundle.
+        """The run that was made of a bundle. One is looked at at a time: a request that is sent again meanwhile finds the run of
+        the first, and no more than one bundle is unpacked in memory.
 
         Raises:
             RefusedError: the right is missing, or the project's rules say no. IdentityError: the bundle is not signed by the asker.
             InputError: no such bundle or site.
         """
         await self.door.require(asker, "run.submit", asked.bundle, own=True)
+        async with self.submitting:
+            return await self._submit(asker, asked)
+
+    async def _submit(self, asker: Asker, asked: Submission) -> RunView:
         for run in self.inbox.book.runs.values():
             if asked.request and (run.what.author, run.what.request) == (asker.name, asked.request):
                 return self.shown(run)

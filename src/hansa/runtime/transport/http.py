@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -29,6 +29,7 @@ QUIET_S: Final = 30.0  # without a byte, an answer is given up and asked for aga
 RENEW_S: Final = 30.0  # before a token ends
 SKEW_S: Final = 30.0  # beyond which a clock is told of; at 60 s the server refuses
 IDLE_S: Final = 25.0  # an unused connection is kept: a handshake costs as much as ten requests; the server closes it after 30 s
+ANSWER_LIMIT: Final = 4 * JSON_LIMIT  # bytes
 _FIRST_S, _LONGEST_S = 0.1, 5.0  # pauses before a request is repeated
 _LOG: Final = logging.getLogger("hansa.transport")
 
@@ -135,7 +136,7 @@ class Connection:
             timeout = httpx.Timeout(quiet_s, connect=CONNECT_S)
             all_headers = {**own, **(headers or {})}
             url = self._who.url + path
-            answer = await self._http.request(method, url, content=content, headers=all_headers, params=params, timeout=timeout)
+            answer = await self._ask(method, url, content=content, headers=all_headers, params=params, timeout=timeout)
             if answer.status_code >= 300:
                 raise refusal(answer)
             return answer
@@ -146,6 +147,18 @@ class Connection:
             if method == "HEAD" and error.code == UNTOLD:  # its refusals have no body: GET's have
                 await self.request("GET", path, headers={"Range": "bytes=0-0"})
             raise
+
+    async def _ask(self, method: str, url: str, *, headers: Mapping[str, str], **how: Any) -> httpx.Response:
+        """The answer as it came, if it is no larger than one can be: whoever gives it, no more is kept, and nothing is unpacked."""
+        plain = {**headers, "Accept-Encoding": "identity"}
+        async with self._http.stream(method, url, headers=plain, **how) as answer:
+            content = bytearray()
+            async for block in answer.aiter_raw():
+                content += block
+                if len(content) > ANSWER_LIMIT:
+                    raise LostError("malformed", "the server's answer is too long", expected=f"at most {ANSWER_LIMIT:,} bytes")
+            said = {name: value for name, value in answer.headers.items() if name not in ("content-encoding", "transfer-encoding")}
+            return httpx.Response(answer.status_code, headers=said, content=bytes(content))
 
     async def proven(self, method: str, path: str, once: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
         """What one request gives, sent with a token and a proof. A token that the server does not take is renewed once."""
@@ -241,7 +254,7 @@ class Connection:
         path = f"{self._who.url}/v1/token"
         asked = time.time()
         own = proof(self._who.key, method="POST", url=path, now=asked, chain=self._who.chain)
-        answer = await self._http.post(path, headers={"DPoP": own})
+        answer = await self._ask("POST", path, headers={"DPoP": own})
         if answer.status_code != 200:
             raise refusal(answer)
         token = _read(answer, Token)
@@ -256,8 +269,6 @@ _STALE: Final = frozenset({"no_token", "token_expired", "bad_signature"})
 
 
 def _read(answer: httpx.Response, kind: type[M]) -> M:
-    if len(answer.content) > 4 * JSON_LIMIT:
-        raise LostError("malformed", "the server's answer is too long", got=f"{len(answer.content):,} bytes")
     try:
         message: M = decode(answer.content, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -67,7 +67,12 @@ def test_what_is_no_text_or_too_much_is_named_soon(tmp_path: Path, content: byte
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [('{"a": 1,\n}', "line 2, column 1"), ('{"a": 1, "a": 2}', "stands twice"), ("[" * 100_000, "too deep")],
+    [
+        ('{"a": 1,\n}', "line 2, column 1"),
+        ('{"a": 1, "a": 2}', "stands twice"),
+        ("[" * 100_000, "too deep"),
+        ("9" * 5_000, "cannot be read"),
+    ],
 )
 def test_malformed_json_is_one_error(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):

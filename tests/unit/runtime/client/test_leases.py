@@ -61,6 +61,16 @@ async def test_who_stops_waiting_is_forgotten() -> None:
     assert (await leases.take("c", asking(memory_mb=20))).memory_bytes == 20 << 20
 
 
+async def test_who_stops_waiting_in_the_moment_in_which_something_is_given_back_is_passed_over() -> None:
+    leases = Leases(Resources(cores=1), {})
+    await leases.take("a", ONE)
+    waiting = [asyncio.create_task(leases.take(run, ONE)) for run in "bc"]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    leases.give_back("a")
+    assert await waiting[1] == Lease(cores=(CORE,))
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -98,6 +98,7 @@ PROOFS: list[tuple[str, str, Callable[[], str | None]]] = [
     ("claims that are a list", "no_proof", lambda: forged_payload(b"[]")),
     ("claims that are no JSON", "no_proof", lambda: forged_payload(b"\xff")),
     ("a claim of another type", "no_proof", lambda: forged(iat="now")),
+    ("a number that fills the memory", "no_proof", lambda: forged(jti="1" * 65)),
     ("no claims", "no_proof", lambda: forged_payload(b"{}")),
     ("alg none", "bad_signature", lambda: by_hand({"typ": "dpop+jwt", "alg": "none", "jwk": own_jwk()})),
     ("no alg", "no_proof", lambda: by_hand({"typ": "dpop+jwt", "jwk": own_jwk()})),

@@ -46,7 +46,8 @@ class Behaviour:
 
     cut: after so many bytes of a download the connection breaks. corrupt: whether a byte of a download is changed. deaf: whether an
     upload's chunk is taken in and never answered. hang_up: after so many bytes of an upload the connection breaks. stall: in the
-    middle of a download nothing comes until this is set. refuse: problems that are answered instead, by path.
+    middle of a download nothing comes until this is set. refuse: problems that are answered instead, by path. says: what is
+    answered to messages instead, with its encoding. posted: how long the messages were, in bytes.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -57,6 +58,8 @@ class Behaviour:
     hang_up: list[int] = field(default_factory=list)
     stall: threading.Event | None = None
     refuse: list[tuple[str, Problem]] = field(default_factory=list)
+    says: list[tuple[bytes, str]] = field(default_factory=list)
+    posted: list[int] = field(default_factory=list)
     ahead_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     served_bytes: int = 0
@@ -94,8 +97,11 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
                 self.connection.shutdown(2)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if not self._refused():
+            how.posted.append(len(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+            if "token" not in self.path and how.says:
+                content, encoding = how.says.pop(0)
+                self._answer(200, content, Content_Encoding=encoding)
+            elif not self._refused():
                 self._answer(200, encode(Token(token="t", expires_in=300.0, server_time=time.time() + how.ahead_s)))  # noqa: S106
 
         def do_HEAD(self) -> None:

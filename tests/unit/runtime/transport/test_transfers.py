@@ -1,5 +1,7 @@
 import asyncio
+import gzip
 import threading
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,10 +12,10 @@ from tests.unit.runtime.transport.peers import Behaviour, credentials, make_kits
 
 from hansa.errors import IdentityError, InputError, RefusedError, StorageError, UnreachableError
 from hansa.runtime.config import load_kit
-from hansa.runtime.protocol.messages import CHUNK, Problem
+from hansa.runtime.protocol.messages import CHUNK, Ack, Problem, Result
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of, upload
-from hansa.runtime.transport.http import Connection
+from hansa.runtime.transport.http import ANSWER_LIMIT, Connection
 
 CONTENT = bytes(range(256)) * (10 * 1024) + b"end"  # 2.5 MiB and a little
 DIGEST = blake3(CONTENT).hexdigest()
@@ -193,6 +195,24 @@ def test_a_refusal_is_told_with_its_code_and_not_repeated(
         run(kits, address, lambda c: size_of(c, DIGEST))  # type: ignore[arg-type,return-value]
     assert getattr(caught.value, "code", "") == code
     assert getattr(caught.value, "exit_code", 0) == exit_code
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [((b" " * (ANSWER_LIMIT + 1), "identity"), "too long"), ((gzip.compress(b" " * (64 << 20)), "gzip"), "cannot be read")],
+    ids=["long", "unpacks to 64 MB"],
+)
+def test_an_answer_is_held_only_up_to_its_limit_and_never_unpacked(
+    kits: Path, address: str, how: Behaviour, says: tuple[bytes, str], why: str
+) -> None:
+    how.says = [says]
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreachableError, match=why):
+            run(kits, address, lambda c: c.post("/v1/results", Result("r", 1, 1, 0), Ack), retry=False)  # type: ignore[arg-type,return-value]
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_token_that_the_server_has_forgotten_is_renewed_once(kits: Path, address: str, how: Behaviour) -> None:

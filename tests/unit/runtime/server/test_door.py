@@ -1,0 +1,58 @@
+"""The door on real stores: what may be used once is used once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hansa.errors import IdentityError
+from hansa.provision.changes import provision
+from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
+from hansa.runtime.authz.certificates import der
+from hansa.runtime.authz.enrolment import request
+from hansa.runtime.config import load_kit
+from hansa.runtime.protocol.messages import Enrol, Enrolled
+from hansa.runtime.protocol.session import proof
+from hansa.runtime.server.door import Door
+from hansa.runtime.server.inbox import Clock, Inbox
+from hansa.runtime.server.state import Book
+from hansa.runtime.store.blobs import FileBlobs
+from hansa.runtime.store.events import SqliteEvents
+from hansa.runtime.store.group import GroupCommit
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_a_ticket_gives_one_key_a_certificate_also_when_two_ask_at_once(tmp_path: Path) -> None:
+    project = Project(
+        name="hearts",
+        server=ServerSection(host="localhost", port=8443),
+        organisations=(Organisation(name="Uni"),),
+        sites=(Site(name="north", org="Uni"), Site(name="south", org="Uni")),
+        people=(Person(name="alice", org="Uni", role="project_admin"),),
+    )
+    provision(project, tmp_path, now=time.time(), zips=False)
+    kit = load_kit(tmp_path / "kits" / "north")
+    key, chain, token = kit.bootstrap()
+
+    def shown() -> str:
+        return proof(key, method="POST", url=f"{kit.url}/v1/enroll", now=time.time(), chain=der(*chain))
+
+    async with GroupCommit(SqliteEvents(tmp_path / "events.sqlite")) as group:
+        door = Door(load_kit(tmp_path / "kits" / "server"), Inbox(Book(), group, FileBlobs(tmp_path / "blobs"), Clock()))
+        asked = [Enrol(csr=request("north")[1], token=token) for _ in range(2)]
+        told = await asyncio.gather(*(door.enrol("POST", "/v1/enroll", shown(), each) for each in asked), return_exceptions=True)
+        assert [type(each) for each in told] == [Enrolled, IdentityError]
+        assert getattr(told[1], "code", "") == "token_used"
+        again = await door.enrol("POST", "/v1/enroll", shown(), asked[0])  # its answer may have been lost
+        assert isinstance(again, Enrolled)
+        assert msgspec.to_builtins(again)["certificate"].startswith("-----BEGIN CERTIFICATE")

@@ -273,10 +273,10 @@ def _mapped(fn: object, node: Node, place: Placement, arg: object, *, all_equal:
         got = [name for name, _ in items] if items[0][0] else len(items)
         raise TraceError(f"{local.name} takes {len(names)} arguments ({', '.join(names)})", got=got, hint=where())
     kinds = dict(local.parameters)
-    takes = [(key or names[i], name is not None, item) for i, (key, item) in enumerate(items) for name in [key]]
-    ready = [(n, by_name, fitted(item, kinds[n], n, local.name, at_its_place=True)) for n, by_name, item in takes]
-    kwargs = tuple((n, item) for n, by_name, item in ready if by_name)
-    args = tuple(item for _, by_name, item in ready if not by_name)
+    named = [(key or names[i], key, item) for i, (key, item) in enumerate(items)]
+    ready = [(key, fitted(item, kinds[at], at, local.name, at_its_place=True)) for at, key, item in named]
+    kwargs = tuple((key, item) for key, item in ready if key is not None)
+    args = tuple(item for key, item in ready if key is None)
     return Value(Apply(local, args, kwargs, place, FederatedType(plain(local), place, all_equal)))
 
 

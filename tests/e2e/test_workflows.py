@@ -15,6 +15,7 @@ from tests.e2e.agents import SITE_TOML, agents, furnish
 from tests.e2e.test_up import hansa, up
 from tests.e2e.world import Caller, make_project, serving
 
+from hansa.admin.client import connect
 from hansa.config.jobfile import read
 from hansa.data.federated import FederatedRows
 from hansa.simulation.engine import simulate
@@ -126,6 +127,8 @@ def test_by_commands_under_hansa_up_each_workflow_gives_the_files_of_the_simulat
         (tmp_path / "statistics.toml").write_text(STATISTICS)
         (tmp_path / "evaluate.toml").write_text(EVALUATE)
         described, evaluated = brought("statistics.toml", "described"), brought("evaluate.toml", "evaluated")
+        with connect(kit) as session:
+            gave = {run.job: session.run(run.run).result() for run in session.runs()[-2:]}
     simulate(flow_jobs.job, {"heart": sites}, seed=5, out=tmp_path / "simulated", workers=2)
     for name in FILES:
         assert (home / name).read_bytes() == (tmp_path / "simulated" / name).read_bytes()
@@ -133,6 +136,8 @@ def test_by_commands_under_hansa_up_each_workflow_gives_the_files_of_the_simulat
         file = folder.name.replace("described", "statistics").replace("evaluated", "evaluate")
         simulate(read(tmp_path / f"{file}.toml").job(), sites, seed=5, out=tmp_path / file)
         assert (folder / name).read_bytes() == (tmp_path / file / name).read_bytes()
+    assert (gave["statistics"].value, gave["statistics"].matrix) == (json.loads((described / "result.json").read_bytes()), None)
+    assert (gave["evaluate"].value, gave["evaluate"].matrix) == (None, json.loads((evaluated / "matrix.json").read_bytes()))
     shown = said("runs", "show", "home", "--root", str(tmp_path))
     assert list(shown["matrix"]["cells"]["site-2 (local)"]) == names
     assert shown["matrix"]["cells"]["final"] == json.loads((evaluated / "matrix.json").read_bytes())["cells"]["model"]

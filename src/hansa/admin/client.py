@@ -25,6 +25,7 @@ from hansa.admin.wire import proxy_of
 from hansa.core.trees import Tree
 from hansa.errors import InputError, RefusedError, RunError, UnreachableError
 from hansa.files import storage_error
+from hansa.record import results
 from hansa.record.folder import RunFolder
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.renewal import DAY_S, ends, renew_at
@@ -192,11 +193,16 @@ class Session:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: a record for each round, and the final and the best global model of a job that trains one."""
+    """What a run gave: a record for each round, and the final and the best global model of a job that trains one.
+
+    `matrix` and `value`: the content of matrix.json and result.json of a job that gives such, None of another.
+    """
 
     metrics: list[dict[str, Any]]
     model: Tree | None = field(repr=False)
     best: Tree | None = field(repr=False)
+    matrix: dict[str, Any] | None = field(default=None, repr=False)
+    value: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,7 @@ class Run:
                 best: folder.load_model(best=best) if (folder.path / f"{name}.safetensors").exists() else None
                 for best, name in ((False, "model"), (True, "best"))
             }
-            return Result(folder.rounds(), models[False], models[True])
+            return Result(folder.rounds(), models[False], models[True], *results.load(folder.path))
 
     def plan(self) -> Plan:
         """What runs where and what leaves, and the hashes of its code."""

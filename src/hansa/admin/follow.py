@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from hansa.errors import UnreachableError
 from hansa.record.progress import Mode, Progress
 from hansa.runtime.audit.chain import inert
 
+SETTLE_S = 2.0  # for which something must have kept a run from starting before it is told
 PAUSE_S = 2.0  # between two lines of one site's numbers
 _TOLD = {"site.refused", "task.lost", "run.paused", "run.resumed", "run.crashed", "run.ended"}
 
@@ -22,7 +24,7 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
     with Progress(
         status.rounds, sites=len(status.sites), title=status.job, mode="silent" if mode == "silent" else "plain"
     ) as plain:
-        events = _events(run, plain, hold_s, lambda: [*each(), *waiting.news()])
+        events = _events(run, plain, lambda: waiting.hold_s(hold_s), lambda: [*each(), *waiting.news()])
         ready = _before_rounds(events, plain)
     waiting.over = True
     if ready is None:
@@ -48,14 +50,19 @@ def follow(run: Run, *, mode: Mode = "auto", hold_s: float = 25.0, each: Callabl
 
 @dataclass
 class _Waiting:
-    """What a run that has not begun waits for: each thing is told when it is new."""
+    """What a run that has not begun waits for. A thing is told once, when it has held for a while: sites may be just starting."""
 
     run: Run
     over: bool = False
+    since: dict[str, float] = field(default_factory=dict)  # on the monotonic clock; what was told is not in it
     told: set[str] = field(default_factory=set)
 
+    def hold_s(self, most: float) -> float:
+        """How long to wait for events before the next look."""
+        return min(most, SETTLE_S) if self.since and not self.over else most
+
     def news(self) -> list[str]:
-        """The lines that were not told yet."""
+        """The lines that are to be told now."""
         if self.over:
             return []
         try:
@@ -64,8 +71,11 @@ class _Waiting:
             return []
         sites = [f"{site}: {working.waits}" for site, working in sorted(status.working.items()) if working.waits]
         lines = [inert(f"waits for {line}") for line in (*status.waits, *sites)] if status.state == "pending" else []
-        fresh = [line for line in lines if line not in self.told]
-        self.told = set(lines)
+        now = time.monotonic()
+        self.since = {line: self.since.get(line, now) for line in lines if line not in self.told}
+        fresh = [line for line, at in self.since.items() if now - at >= SETTLE_S]
+        self.told = {line for line in lines if line in self.told or line in fresh}
+        self.since = {line: at for line, at in self.since.items() if line not in self.told}
         return fresh
 
 
@@ -100,10 +110,10 @@ def _worth(event: RunEvent, lately: dict[str, float]) -> bool:
     return worth
 
 
-def _events(run: Run, shown: Progress, hold_s: float, each: Callable[[], list[str]]) -> Iterator[RunEvent]:
+def _events(run: Run, shown: Progress, hold_s: Callable[[], float], each: Callable[[], list[str]]) -> Iterator[RunEvent]:
     after, lines = 0, 0
     while True:
-        page = run.happened(after, lines, hold_s=hold_s, note=shown.note)
+        page = run.happened(after, lines, hold_s=hold_s(), note=shown.note)
         told = page.told(after)
         yield from told
         if any(event.kind in ("run.ended", "run.deleted") for event in told):

@@ -301,7 +301,8 @@ def beside(file: str | os.PathLike[str]) -> Path:
     for place in places:
         if (found := place / file).is_file():
             return found.resolve()
-    hint = "it is looked for beside the job's file; or give its whole path: Path(__file__).with_name('train.py')"
+    hint = "it is looked for beside the job's file, or give Path(__file__).with_name('train.py'); "
+    hint += "a script that only another job of the file uses travels with --include"
     raise InputError("no such file", path=str(file), hint=hint)
 
 

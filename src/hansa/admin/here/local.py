@@ -78,7 +78,7 @@ def prepare(folder: Path, data: Source, *, sites: int | None, port: int = 0) -> 
     sites: how many (None: as many as the data have, else 4, else those of before). port: where the server listens (0: a free one).
 
     Raises:
-        InputError: the folder holds something else, another number of sites, or the data have fewer sites.
+        InputError: the folder holds something else, another number of sites or another port, or the data have fewer sites.
     """
     most, before = shards.count(data.sets), _before(folder)
     total = sites or (len(before.sites) if before else None) or min(most or SITES, MOST)
@@ -87,6 +87,9 @@ def prepare(folder: Path, data: Source, *, sites: int | None, port: int = 0) -> 
     if before is not None and len(before.sites) != total:
         hint = "take another --dir, or leave out --sites"
         raise InputError("the folder holds another federation", path=str(folder), got=f"{len(before.sites)} sites", hint=hint)
+    if before is not None and port not in (0, before.server.port):
+        hint = "its kits name that port: leave out --port, or take another --dir"
+        raise InputError("the folder's server has another port", path="--port", got=port, expected=before.server.port, hint=hint)
     project = before or _project(total, port or _free_port())
     provision(project, folder, now=time.time(), central_keys=True, zips=False)
     renew(folder, now=time.time())

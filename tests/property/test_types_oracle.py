@@ -91,4 +91,5 @@ values = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(values)
 def test_a_generated_value_has_the_type_that_the_oracle_infers(value: object) -> None:
-    assert repr(ours.infer_type(value)) == repr(theirs.framework.infer_type(value))
+    # str, not repr: there a list forgets that it is one where an element looks like a (name, value) pair, be it the text "ab"
+    assert str(ours.infer_type(value)) == str(theirs.framework.infer_type(value))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.unit.provision.offices import NOW, opened
 
 from hansa.errors import ConfigError, IdentityError
-from hansa.provision.project import Project, read_project
+from hansa.provision.project import Project, ServerSection, read_project
 from hansa.runtime.authz.certificates import make_root, pem
+from hansa.runtime.authz.policy import Role, Rules
 from hansa.runtime.config import load_kit
 
 GOOD = """
@@ -126,3 +128,14 @@ def test_a_word_that_is_none_of_those_that_may_stand_there_is_told_with_them(tmp
         read(tmp_path, GOOD.replace("project_admin", "admin"))
     assert caught.value.path == "$.people[0].role"
     assert caught.value.expected == "auditor, lead, member, org_admin, project_admin"
+
+
+def test_the_page_on_project_toml_shows_a_project_that_can_be_and_names_every_role_and_every_key_of_the_server(
+    tmp_path: Path,
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "project-toml.md").read_text(encoding="utf-8")
+    path = tmp_path / "project.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert [member.name for member in read_project(path).members()] == ["server", "north", "south", "ada", "alice"]
+    words = [*get_args(Role), *ServerSection.__struct_fields__, *Rules.__struct_fields__, *Project.__struct_fields__]
+    assert [word for word in words if word not in page] == []

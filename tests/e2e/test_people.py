@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -230,6 +231,10 @@ def test_a_kit_of_a_site_and_a_server_that_is_gone_are_named(project: Path, tmp_
     away = make_project(tmp_path / "fed", ["a"])
     with connect(away / "kits" / "lea") as session, pytest.raises(UnreachableError, match="nobody listens"):
         session.runs()
+    began = time.monotonic()
+    with connect(away / "kits" / "lea") as session, pytest.raises(UnreachableError, match="nobody listens"):
+        session.submit(REFERENCE)
+    assert time.monotonic() - began < 30  # the job is built first; then nobody waits for a server that was never there
     stranger = make_project(tmp_path / "other", ["a"])
     kit = away / "kits" / "lea"
     for name in ("certificate.pem", "key.pem"):

@@ -59,14 +59,15 @@ class Channel:
         """What the call gives, made again while the server cannot be reached, for some minutes: only for what may be repeated.
 
         Raises:
-            UnreachableError: it has been tried long enough; or a person has to mend what is in the way; or the channel was closed.
+            UnreachableError: it has been tried long enough; or a person has to mend what is in the way; or the channel was closed;
+                or the server was not there from the first: then nobody waits for it in silence.
         """
         ends, pause_s, told = time.monotonic() + self._patience_s, 0.2, False
         while True:
             try:
                 return asked()
             except UnreachableError as error:
-                if error.code in BY_HAND or time.monotonic() > ends or self._closed.is_set():
+                if error.code in BY_HAND or not self._token or time.monotonic() > ends or self._closed.is_set():
                     raise
                 if not told:
                     note(f"{error.message}; trying again")

@@ -30,6 +30,7 @@ _CAPABILITY_V3: Final = 0x20080522
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _IOCTL_DEV: Final = 1 << 15
 _RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by version; from 5 on also ioctl
+_SCOPES, _SCOPED_FROM = 1 | 2, 6  # abstract sockets, signals
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
 _GPUS: Final = ("nvidia[!0-9]*", "dri", "kfd")  # what all GPUs share
 
@@ -150,7 +151,8 @@ def _wall_in(walls: Walls) -> None:
         hint = 'a kernel from 5.13 on with Landlock enabled (lsm=landlock,...), or sandbox = "basic"'
         raise SandboxError("this machine has no Landlock", got=os.strerror(ctypes.get_errno()), hint=hint)
     rights = _RIGHTS.get(version, (1 << 16) - 1)
-    ruleset = libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ctypes.c_uint64(rights)), 8, 0)
+    asked = (ctypes.c_uint64 * 3)(rights, 0, _SCOPES)  # the last since version 6, Linux 6.12: signals stay among the enclosed
+    ruleset = libc.syscall(_LANDLOCK_CREATE, asked, 24 if version >= _SCOPED_FROM else 8, 0)
     if ruleset < 0:
         raise SandboxError("Landlock makes no rules", got=os.strerror(ctypes.get_errno()))
     try:

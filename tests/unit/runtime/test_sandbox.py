@@ -1,5 +1,6 @@
 """What an enclosed process can do: each probe is Python text that a real process of its own runs behind the walls."""
 
+import ctypes
 import socket
 import subprocess
 import sys
@@ -59,6 +60,18 @@ def test_a_strict_worker_writes_in_its_folder_and_nowhere_else(tmp_path: Path) -
     """
     denied = "PermissionError Permission denied"
     assert probe(tmp_path, "strict", text) == ["done", "done", denied, denied, denied, denied, "done"]
+
+
+def test_a_strict_worker_ends_what_it_has_started_and_nothing_else(tmp_path: Path) -> None:
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
+        pytest.skip("this kernel's Landlock does not hold signals back: Linux 6.12 does")
+    text = """
+    own = subprocess.Popen(["sleep", "60"])
+    attempt(lambda: os.kill(own.pid, 9))
+    own.wait()
+    attempt(lambda: os.kill(os.getppid(), 0))
+    """
+    assert probe(tmp_path, "strict", text) == ["done", "PermissionError Operation not permitted"]
 
 
 def test_a_strict_worker_reads_data_and_its_run_and_no_secret(tmp_path: Path) -> None:

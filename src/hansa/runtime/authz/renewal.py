@@ -65,9 +65,14 @@ def replace(key_file: Path, certificate_file: Path, asked: Asked, chain: str) ->
     """Put the new certificate, with its key, in the place of what stands.
 
     Raises:
-        IdentityError: `wrong_key`: the certificate is for another key; what stood still stands. StorageError: it cannot be written.
+        IdentityError: `wrong_key`: the certificate is for another key; `bad_certificate`: it is none. What stood still stands.
+        StorageError: it cannot be written.
     """
-    check_pair(asked.key, x509.load_pem_x509_certificate(chain.encode()), certificate_file)
+    try:
+        leaf = x509.load_pem_x509_certificate(chain.encode())
+    except ValueError as error:
+        raise IdentityError("bad_certificate", "what came is no certificate", path=str(certificate_file)) from error
+    check_pair(asked.key, leaf, certificate_file)
     if not asked.fresh:
         write_atomic(certificate_file, [chain.encode()])
         return

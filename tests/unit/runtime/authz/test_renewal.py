@@ -67,13 +67,15 @@ def test_the_new_certificate_takes_the_old_ones_place_with_its_key(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate.pem", "key.pem"]
 
 
-def test_a_certificate_for_another_key_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["wrong_key", "bad_certificate"])
+def test_a_certificate_for_another_key_or_none_at_all_changes_nothing(tmp_path: Path, what: str) -> None:
     key, certificate = stand(tmp_path)
     before = (key.read_bytes(), certificate.read_bytes())
     asked = renewal.ask("north", read_key(before[0]), keep_key=False)
+    chain = made(renewal.ask("north", new_key(), keep_key=True)) if what == "wrong_key" else "<html>a proxy's page</html>"
     with pytest.raises(IdentityError) as caught:
-        renewal.replace(key, certificate, asked, made(renewal.ask("north", new_key(), keep_key=True)))
-    assert caught.value.code == "wrong_key"
+        renewal.replace(key, certificate, asked, chain)
+    assert caught.value.code == what
     assert (key.read_bytes(), certificate.read_bytes()) == before
 
 

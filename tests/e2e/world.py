@@ -134,7 +134,7 @@ def serving(folder: Path, *, ahead_s: float = 0.0) -> Iterator[Server]:
         if server.process is not None and server.process.poll() is None:
             code, errors = server.stop()
             said = [line for line in errors.splitlines() if not any(word in line for word in _WARNINGS)]
-            assert (code, said) == (0, [])
+            assert (code, said) == (0, []), f"exit code {code}\n{errors}"
 
 
 @dataclass

@@ -166,7 +166,7 @@ def test_a_script_that_a_signal_ended_is_started_again_and_draws_the_same_number
 
 def test_a_script_that_is_too_late_is_ended_and_its_children_with_it(script: Script) -> None:
     text = NOTE + LOOP + "    if os.fork() == 0:\n        note(os.getpid())\n        time.sleep(60)\n    time.sleep(60)\n"
-    script.learns(text, timeout_s=0.5)
+    script.learns(text, timeout_s=2.0)
     with pytest.raises(ClientError, match="did not answer the task within"):
         script.fit()
     assert gone(int(script.notes[0]))

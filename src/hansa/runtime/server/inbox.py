@@ -105,8 +105,10 @@ class Inbox:
             name = event.stream.removeprefix("run/")
             run = self.book.runs.get(name)
             step = run.steps.get(event.data["seq"]) if run is not None else None
-            if step is not None and step.came:
-                self.on_came(name, step.came[-1])
+            came = step.came[-1] if step is not None and step.came else None
+            what = (event.data["slot"], event.data["attempt"], event.kind == "task.lost")
+            if came is not None and (came.slot, came.attempt, came.lost) == what:
+                self.on_came(name, came)
 
     async def poll(self, site: str, after: int, hold_s: float, allowed: Callable[[], Awaitable[None]]) -> Work:
         """What is new for a site since event `after`: at once, or when there is something, or nothing after `hold_s`.
@@ -150,13 +152,18 @@ class Inbox:
         return Ack(outcome="accepted")
 
     async def open(self, run: Run, asked: link.Open, absent: Participates) -> link.Step:
-        """Open a run's next step, or say what is known of it if it was open before."""
+        """Open a run's next step, or say what is known of it if it was open before.
+
+        Raises:
+            InputError: the run ended meanwhile.
+        """
         step = run.steps.get(asked.seq)
         if step is None:
             opened = Entry("task.opened", msgspec.to_builtins(asked))
             instead = [entry for slot in asked.slots if (entry := _instead(run, asked.seq, slot, 1, absent)) is not None]
             await self.commit({stream_of(run.id): [opened, *instead]})
-            step = run.steps[asked.seq]
+            if (step := run.steps.get(asked.seq)) is None:
+                raise InputError("the run has ended", run=run.id)
         differs = None
         if not step.same((asked.task, asked.round, asked.body, tuple(asked.slots))):
             differs = f"task {step.task!r} of round {step.round}, body {step.body[:12]}"

@@ -306,6 +306,8 @@ class Book:
         data, lost = event.data, event.kind == "task.lost"
         step = run.steps[data["seq"]]
         asked = step.asked[data["slot"]]
+        if asked.state != "out" or data["attempt"] != asked.attempt:
+            return self._passed_by(run, event, step)
         asked.state, asked.blob = ("lost" if lost else "answered"), data.get("blob")
         name = run.what.sites[asked.slot]
         self.site(name).items.pop(asked.item, None)
@@ -328,6 +330,17 @@ class Book:
             )
         )
         return told
+
+    def _passed_by(self, run: Run, event: Event, step: Step) -> set[str]:
+        """An answer that was being committed while the step went on without it: the site, told that it counts, is told better."""
+        data = event.data
+        if "blob" not in data:
+            return set()
+        told = NotCounted(
+            run=run.id, seq=step.seq, attempt=data["attempt"], slot=data["slot"], reason="the round had gone on without it"
+        )
+        self.site(data["site"]).items[event.id] = told
+        return {data["site"]}
 
     def _close(self, run: Run, event: Event) -> set[str]:
         """The step's end: what is out is cancelled, what came and was not admitted does not count."""

@@ -163,6 +163,45 @@ async def test_what_is_being_committed_while_the_run_ends_changes_nothing_and_th
         assert plain(world.folded()) == plain(inbox.book)
 
 
+@pytest.mark.parametrize("first", ["run.ended", "task.closed", "task.lost"])
+async def test_a_result_that_was_being_committed_when_the_step_ended_changes_nothing_and_its_site_is_told(
+    world: World, first: str
+) -> None:
+    entries = {
+        "run.ended": {"state": "aborted", "reason": "wrong data"},
+        "task.closed": msgspec.to_builtins(link.Close(seq=1)),
+        "task.lost": {"seq": 1, "slot": 0, "attempt": 1, "reason": "silent"},
+    }
+    async with world.inbox() as inbox:
+        await world.begun(inbox)
+        ending = inbox.begin({stream_of("r1"): [Entry(first, entries[first])]})  # on its way; nothing has changed yet
+        assert (await inbox.answer("a", world.result(0))).outcome == "accepted"
+        await ending
+        step = inbox.book.runs["r1"].steps.get(1)
+        assert (step.came if step else []) == ([] if first != "task.lost" else world.came)
+        assert [came.lost for came in world.came] == ([True] if first == "task.lost" else [])
+        work = await inbox.poll("a", 0, 0.0, always)
+        if first == "run.ended":
+            assert [(ended.run, ended.reason) for ended in work.ended] == [("r1", "wrong data")]
+        else:
+            assert [(each.run, each.seq, each.attempt) for each in work.not_counted] == [("r1", 1, 1)]
+        inbox.book.site("a").items.clear()  # what was said once is forgotten; the fold says it again
+        folded = world.folded()
+        folded.site("a").items.clear()
+        assert plain(folded) == plain(inbox.book)
+
+
+async def test_a_step_that_was_being_opened_when_the_run_ended_is_not_open_and_nobody_is_asked(world: World) -> None:
+    async with world.inbox() as inbox:
+        run = await world.begun(inbox)
+        ending = inbox.begin({stream_of("r1"): [Entry("run.ended", {"state": "aborted", "reason": "wrong data"})]})
+        with pytest.raises(InputError, match="the run has ended"):
+            await inbox.open(run, msgspec.structs.replace(OPEN, seq=2, round=2), world.absent)
+        await ending
+        assert (await inbox.poll("b", 0, 0.0, always)).assignments == []
+        assert plain(world.folded()) == plain(inbox.book)
+
+
 async def test_a_site_whose_acknowledged_result_did_not_count_is_told_once_and_before_its_next_task(world: World) -> None:
     async with world.inbox() as inbox:
         run = await world.begun(inbox)

@@ -202,9 +202,9 @@ class Caller:
         here = int(self.ask("HEAD", f"/v1/blobs/{digest}").headers["upload-offset"])
         for start in range(here, max(len(content), here + 1), CHUNK):
             headers = {"Upload-Offset": str(start), "Upload-Length": str(len(content))}
-            if start < len(content) or not content:
-                answer = self.ask("PUT", f"/v1/blobs/{digest}", content=content[start : start + CHUNK], headers=headers)
-                assert answer.status_code == 204, answer.text
+            # Where all bytes had come before the server was killed, an empty piece makes the blob whole.
+            answer = self.ask("PUT", f"/v1/blobs/{digest}", content=content[start : start + CHUNK], headers=headers)
+            assert answer.status_code == 204, answer.text
         return digest
 
     def download(self, digest: str, size: int) -> bytes:

@@ -23,9 +23,11 @@ from blake3 import blake3
 from tests.e2e import jobs
 from tests.e2e.world import CHUNK, Caller, FakeSite, Server, make_project, serving
 
+from hansa.admin.client import connect
 from hansa.provision.changes import revoke
 from hansa.runtime.audit.chain import Verified, verify
 from hansa.runtime.jobs.build import build
+from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Event
 from hansa.simulation.engine import simulate
 
@@ -75,6 +77,19 @@ def test_the_deployed_run_gives_the_model_of_the_simulated_one(lea: Caller, site
     shown = lea.ended(run)
     assert shown["state"] == "completed", shown
     assert hashlib.sha256(lea.file(run, "model.safetensors")).hexdigest() == expected(tmp_path, 3)
+
+
+def test_a_job_whose_last_byte_had_come_before_the_server_was_killed_is_submitted(
+    server: Server, project: Path, sites: list[FakeSite]
+) -> None:
+    with connect(project / "kits" / "lea") as session:
+        bundle = session.bundle(REFERENCE)
+        server.kill()
+        blobs = FileBlobs(server.kit / "data" / "blobs", reserve_bytes=0)
+        blobs.upload(blake3(bundle).hexdigest(), len(bundle), owner="lea").append(0, bundle)  # and never `finish`
+        blobs.close()
+        server.start()
+        assert session.submit_bundle(bundle, sites=NAMES, seed=3).wait().state == "completed"
 
 
 def test_a_server_killed_in_the_middle_of_a_round_goes_on_to_the_same_model(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from hansa.admin.wire import Wire, pieces, problem
-from hansa.errors import UnreachableError
+from hansa.errors import RunError, UnreachableError
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.config import Kit
 from hansa.runtime.protocol.messages import CHUNK, Token
@@ -76,14 +76,23 @@ class Channel:
             pause_s = min(2 * pause_s, 5.0)
 
     def upload(self, digest: str, data: bytes) -> None:
-        """Give the server a blob, from where it has it already."""
+        """Give the server a blob, from where it has it already.
+
+        Raises:
+            RunError: the server does not take what is sent.
+        """
         path = f"/v1/blobs/{digest}"
         with self._sent("HEAD", path) as answer:
             offset = _offset(answer)
-        while offset < len(data):
+        whole = False
+        while not whole:  # the last piece makes the blob whole: an empty one, where all had come before the server was killed
+            piece = data[offset : offset + CHUNK]
             headers = {"Upload-Offset": str(offset), "Upload-Length": str(len(data)), "Content-Type": "application/octet-stream"}
-            with self._sent("PUT", path, content=data[offset : offset + CHUNK], headers=headers) as answer:
-                offset = _offset(answer)
+            with self._sent("PUT", path, content=piece, headers=headers) as answer:
+                before, offset = offset, _offset(answer)
+            if offset != before + len(piece):
+                raise RunError("the server does not take what is sent", path=digest, got=offset, expected=before + len(piece))
+            whole = offset == len(data)
 
     @contextlib.contextmanager
     def download(self, path: str) -> Iterator[Iterator[bytes]]:

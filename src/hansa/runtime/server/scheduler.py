@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hansa.errors import HansaError, StorageError
+from hansa.errors import HansaError, RunError, StorageError
 from hansa.runtime.authz.policy import Policy
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.protocol.messages import Hello
@@ -210,6 +210,9 @@ class Scheduler:
             return
         except HansaError as error:
             await self._failed(run, error)
+        except Exception:  # a fault of ours: the run says so, and the others go on
+            _LOG.exception("run.fault run=%s", run.id)
+            await self._failed(run, RunError("the server failed; its log says why", run=run.id))
         del self._live[run.id]
         self.on_end(run.id)
         self._inbox.bells.ring(ARRANGE)  # it may have been resumed meanwhile, and others may have waited for it

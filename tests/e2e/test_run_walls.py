@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,7 @@ def test_code_of_a_job_sees_nothing_of_the_server_and_what_it_makes_is_taken_ove
 TRAPS = """
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import hansa as hs
@@ -88,7 +92,9 @@ def lay(federation):
             (folder / name).symlink_to(server / "precious")
     (folder / "live.jsonl" / "full").mkdir(parents=True, exist_ok=True)
     (folder / "peek.txt").symlink_to(server.parent / "key.pem") if not (folder / "peek.txt").is_symlink() else None
-    with open("go") as go:  # a pipe: until somebody has seen all this
+    while not Path("go").exists():  # a pipe, which the test makes
+        time.sleep(0.01)
+    with open("go") as go:  # until somebody has seen all this
         go.read()
     os._exit(1)
 
@@ -107,20 +113,35 @@ def test_what_a_job_leaves_behind_does_not_lead_the_server_astray_and_nothing_go
         (data / "precious").write_text("the server's own")
         (tmp_path / "traps.py").write_text(TRAPS)
         run = lea.submit(f"{tmp_path}/traps.py:job", sites=NAMES)["run"]
-        room, left = data / "work" / run / "room", []
-        room.mkdir(parents=True)
+        room = data / "work" / run / "room"
+        room.mkdir(parents=True, exist_ok=True)
         os.mkfifo(room / "go")
         (data / "work" / run / "live.jsonl").write_text("")
-        for _ in range(CRASHES):
-            (room / "go").open("w").close()  # waits until the job reads
-            left.append(int((room / "left").read_text()))
+        wait_until(partial(is_read, room / "go"))
+        left = (room / "left").read_text()
         ended = lea.ended(run)
-        assert (ended["state"], "3 times" in ended["reason"]) == ("failed", True)
+        assert (ended["state"], f"{CRASHES} times" in ended["reason"]) == ("failed", True)
         assert lea.ended(lea.submit(f"{Path(jobs.__file__)}:job", seed=7, sites=NAMES)["run"])["state"] == "completed"
         assert json.loads((data / "runs" / run / "run.json").read_text())["state"] == "failed"
         assert (data / "precious").read_text() == "the server's own"
-        assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left)
+        assert not Path(f"/proc/{left}/cmdline").exists()
         lea.client.close()
+
+
+def is_read(pipe: Path) -> bool:
+    """Whether somebody reads from the pipe, who then reads its end."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_server_that_cannot_enclose_its_runs_as_it_should_does_not_start(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job import job  # type: ignore[import-not-found]  # both stand beside this file
-from patients import NAMES, hospitals  # type: ignore[import-not-found]
+from patients import NAMES, hospitals  # type: ignore[import-not-found]  # the same
 
 import hansa as hs
 from hansa import codec

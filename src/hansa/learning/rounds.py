@@ -215,8 +215,10 @@ def _missed(record: dict[str, Any], computation: Computation | None, refused: Se
 
 def _pooled(sites: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """What training reported (`train_loss`, ...) over the cohort, weighted by examples; of each, over the sites that report it."""
-    said = [(name, value, v.get("examples", 1.0)) for v in sites.values() for name, value in v.items() if name.startswith("train_")]
-    totals = {name: math.fsum(n for other, _, n in said if other == name) for name, *_ in said}
-    return {
-        name: math.fsum(value * n for other, value, n in said if other == name) / total for name, total in totals.items() if total
-    }
+    said: dict[str, list[tuple[float, float]]] = {}
+    for values in sites.values():
+        for name, value in values.items():
+            if name.startswith("train_"):
+                said.setdefault(name, []).append((value, values.get("examples", 1.0)))
+    totals = {name: math.fsum(n for _, n in each) for name, each in said.items()}
+    return {name: math.fsum(value * n for value, n in said[name]) / total for name, total in totals.items() if total}

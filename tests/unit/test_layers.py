@@ -52,7 +52,16 @@ FOREIGN: dict[str, set[str]] = {
     **{module: set() for module in GROUND},
     "core": {"numpy", "ml_dtypes", "msgspec", "safetensors"},
 }  # others choose their libraries freely
-OPTIONAL = {"torch", "jax", "sklearn", "matplotlib", "PIL", "rich"}  # at module level only in the adapter of that name
+OPTIONAL = {
+    "torch",
+    "jax",
+    "keras",
+    "tensorflow",
+    "sklearn",
+    "matplotlib",
+    "PIL",
+    "rich",
+}  # at module level only in the adapter of that name
 MODULES = sorted(SRC.glob("hansa/**/*.py"))
 
 

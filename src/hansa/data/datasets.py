@@ -113,10 +113,10 @@ def cifar10(*, folder: str | Path | None = None) -> Rows:
         DataError: no such file is there, or one is damaged; also when only the pickled Python version is there, which could run
             code when read. MissingExtraError: the JPEG subset is there and Pillow is not installed.
     """
-    base = _base(folder)
+    base = data_folder(folder)
     for place in (base / "cifar-10-batches-bin", base):
         if (place / "test_batch.bin").exists():
-            batches = [read_cifar(_existing(place / f"data_batch_{k}.bin", _CIFAR_URL)) for k in range(1, 6)]
+            batches = [read_cifar(data_file(place / f"data_batch_{k}.bin", _CIFAR_URL)) for k in range(1, 6)]
             test = read_cifar(place / "test_batch.bin")
             train = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
             return _images(place, train[0], train[1], *test, classes=_OBJECTS)
@@ -227,7 +227,7 @@ def _read_npz(path: Path, *, x: str, y: str, site: str | None) -> Rows:
 
 
 def _grey(name: str, folder: str | Path | None, *, npz: list[str], where: list[str], url: str, classes: Sequence[str]) -> Rows:
-    base = _base(folder)
+    base = data_folder(folder)
     for path in (base / file for file in npz):
         if path.exists():
             return _images(path, *read_npz(path, "x_train", "y_train", "x_test", "y_test"), classes=classes)
@@ -243,7 +243,7 @@ def _grey(name: str, folder: str | Path | None, *, npz: list[str], where: list[s
 
 def _named_fashion(folder: str | Path | None) -> bool:
     """Whether IDX files that lie in the folder itself are Fashion-MNIST's: MNIST's have the same names."""
-    return "fashion" in _base(folder).resolve().name.lower()
+    return "fashion" in data_folder(folder).resolve().name.lower()
 
 
 def _idx_file(place: Path, stem: str) -> Path | None:
@@ -271,7 +271,8 @@ def _scaled(*images: Array) -> Array:
     return out
 
 
-def _base(folder: str | Path | None) -> Path:
+def data_folder(folder: str | Path | None) -> Path:
+    """The folder of larger data that a user names, else where the program runs."""
     base = Path(folder) if folder is not None else Path.cwd()
     if not base.is_dir():
         raise DataError("there is no such folder", path=str(base), hint="name the folder of your data with --data")
@@ -279,12 +280,14 @@ def _base(folder: str | Path | None) -> Path:
 
 
 def _locate(path: str, folder: str | Path | None) -> Path:
-    return _existing(
-        _base(folder if not Path(path).is_absolute() else None) / path, "a relative path starts at the --data folder, else here"
+    return data_file(
+        data_folder(folder if not Path(path).is_absolute() else None) / path,
+        "a relative path starts at the --data folder, else here",
     )
 
 
-def _existing(path: Path, hint: str) -> Path:
+def data_file(path: Path, hint: str) -> Path:
+    """The path of a file that is there; `hint` says where people get it."""
     if not path.exists():
         raise DataError("there is no such file", path=str(path), hint=hint)
     return path

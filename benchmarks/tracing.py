@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Cost, Figure, alternate, cost_of, middle, shown
-from hansa.core.computation import federated_computation, local_computation
+from hansa.core.computation import federated_computation
 from hansa.core.intrinsics import federated_broadcast, federated_map, federated_mean, federated_sum
 from hansa.core.plan import plan
 from hansa.core.rng import generator
 from hansa.core.trees import Array
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType, to_type
+from hansa.local import local_computation
 
 CLIENTS_OF_A_ROUND, BATCHES, ROWS, TENSORS = 10, 5, 20, 500
 f32, i32 = np.float32, np.int32

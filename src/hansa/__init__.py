@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hansa import errors
     from hansa.admin.client import connect
-    from hansa.core.computation import federated_computation, local_computation
+    from hansa.core.computation import federated_computation
     from hansa.core.executor import Executor
     from hansa.core.intrinsics import (
         federated_aggregate,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from hansa.errors import HansaError
     from hansa.learning.rounds import Rounds
     from hansa.learning.sequence import Sequence
+    from hansa.local import local_computation
     from hansa.record.folder import load_model
     from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
     from hansa.simulation.engine import Result, Settings, simulate
@@ -191,7 +192,7 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "federated_value": "hansa.core.intrinsics",
     "federated_zip": "hansa.core.intrinsics",
     "load_model": "hansa.record.folder",
-    "local_computation": "hansa.core.computation",
+    "local_computation": "hansa.local",
     "run": "hansa.core.run",
     "sequence_map": "hansa.sequences",
     "sequence_reduce": "hansa.sequences",

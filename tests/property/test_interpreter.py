@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hansa import Job, simulate
 from hansa.core import trees
-from hansa.core.computation import Computation, federated_computation, local_computation
+from hansa.core.computation import Computation, federated_computation
 from hansa.core.intrinsics import (
     federated_aggregate,
     federated_broadcast,
@@ -33,6 +33,7 @@ from hansa.core.protocols import Federation
 from hansa.core.run import run
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType
 from hansa.core.values import pack
+from hansa.local import local_computation
 from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
 
 f32, i32 = np.float32, np.int32

@@ -9,11 +9,12 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src"
 GROUND = {"errors", "files", "registry", "references"}  # modules that any package may import: the standard library's company
-BYTES = {"codec", "tensors"}  # what messages and trees are as bytes: any package above core may import them
+ROOF = {"codec", "tensors", "local"}  # what the core only lends its name to: any package above core may import them
 MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself and the ground
     **{module: set() for module in GROUND},
     "core": set(),
     "sequences": {"core"},
+    "local": {"core"},
     "codec": {"core"},
     "tensors": {"core", "codec"},
     "aggregation": {"core"},
@@ -88,9 +89,9 @@ def violations(module: str, source: str) -> list[str]:
     bad = sorted((at_import & OPTIONAL) - {adapter})
     for name in imports(tree):
         first, second, third = f"{name}..".split(".")[:3]
-        ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own] | (BYTES if "core" in MAY_IMPORT[own] else set())
+        ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own] | (ROOF if "core" in MAY_IMPORT[own] else set())
         ours = ours or (adapter == "script" and name.startswith("hansa.client"))  # the framework that it adapts
-        other_adapter = own == second == "adapters" and third not in {adapter, "training"}  # what they share
+        other_adapter = own == second == "adapters" and third not in {adapter, "training", "local"}  # what they share
         part = f"{module}..".split(".")[2] if own == "runtime" else {"client": "hansa.client"}.get(own, own)
         hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})

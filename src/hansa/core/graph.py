@@ -36,7 +36,8 @@ class LocalFunction:
     """A Python function that runs at one place, with its name, types and what it asks for by keyword (`ctx`, `abort`).
 
     `many` runs it for many clients in one call: many(args of each client, contexts, abort) -> results. `loops` says that the
-    vectorised engine may call `fn` client by client instead. `about` is printed in plans: the settings it closes over.
+    vectorised engine may call `fn` client by client instead. `about` is printed in plans: the settings it closes over; `backend`
+    too: the framework it is written in, "" for opaque Python.
     """
 
     fn: Callable[..., Any]
@@ -47,6 +48,7 @@ class LocalFunction:
     many: Callable[..., list[Any]] | None = None
     loops: bool = False
     about: str = ""
+    backend: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
-from hansa.core.computation import as_local, fitted, parameter_type
+from hansa.core.computation import as_local, fitted
 from hansa.core.graph import (
     Apply,
     Broadcast,
@@ -30,6 +30,7 @@ from hansa.core.graph import (
 )
 from hansa.core.graph import zipped as zip_node
 from hansa.core.protocols import Aggregator
+from hansa.core.signature import parameter_type
 from hansa.core.types import (
     CLIENTS,
     SERVER,

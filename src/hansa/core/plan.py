@@ -192,7 +192,8 @@ def _shown(apply: Apply) -> str:
     args = [_label(a) for a in apply.args] + [f"{k}={_label(v)}" for k, v in apply.kwargs]
     module = getattr(apply.fn.fn, "__module__", None) or "?"
     about = f" with {apply.fn.about}" if apply.fn.about else ""
-    return f"{module}:{apply.fn.name}({', '.join(args)}) -> {apply.fn.result}{about}"
+    backend = f" in {apply.fn.backend}" if apply.fn.backend else ""
+    return f"{module}:{apply.fn.name}({', '.join(args)}) -> {apply.fn.result}{backend}{about}"
 
 
 def _reports(apply: Apply) -> bool:

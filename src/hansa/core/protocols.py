@@ -11,6 +11,7 @@ import numpy as np
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Array, Tree
+from hansa.core.types import Type
 
 Part = Literal["train", "valid", "test"]
 A = TypeVar("A")
@@ -75,6 +76,18 @@ class Evaluation(NamedTuple):
 
     scores: Array
     loss: float
+
+
+class LocalBackend(Protocol):
+    """A framework that local computations are written in: the module that an entry point of `hansa.local_backends` names.
+
+    It is imported when a computation first asks for it. `type_of` also serves `to_type`, for specifications of the framework's own
+    classes; None is not one of them.
+    """
+
+    def result_type(self, fn: Callable[..., Any], parameters: Sequence[Type], /) -> Type: ...  # without running on data
+    def compiled(self, fn: Callable[..., Any], parameters: Sequence[Type], /) -> Callable[..., Any]: ...  # NumPy in, NumPy out
+    def type_of(self, spec: object, /) -> Type | None: ...
 
 
 class Learner(Protocol):

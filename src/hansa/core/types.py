@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar
 import ml_dtypes
 import numpy as np
 
+from hansa import registry
 from hansa.core.trees import Tree
 from hansa.errors import FieldError, TraceError
 
@@ -83,6 +84,15 @@ class Type(ABC):
         """Return if a value of type `source` may stand here; else raise TraceError with both."""
         if not assignable(self, source):
             raise TraceError("a value of this type cannot stand here", expected=self, got=source)
+
+    def check_equivalent_to(self, other: Type) -> None:
+        """Return if each may stand for the other; else raise TraceError with both."""
+        if not self.is_equivalent_to(other):
+            raise TraceError("the types are not equivalent", expected=self, got=other)
+
+    def is_identical_to(self, other: Type) -> bool:
+        """Whether they are equal, containers too: `==`."""
+        return self == other
 
     def is_equivalent_to(self, other: Type) -> bool:
         """Whether each may stand for the other: equal but for the containers."""
@@ -345,6 +355,10 @@ def to_type(spec: object) -> Type:
         return TensorType(spec[0], spec[1])
     if isinstance(spec, tuple) and _is_pair(spec) and spec[0] is not None:
         return StructType([spec], tuple)
+    if (own := _of_framework(spec)) is not None:
+        return own
+    if isinstance(spec, tuple) and len(spec) == 2 and _is_shape(spec[1]) and (own := _of_framework(spec[0])) is not None:
+        return TensorType(typing.cast(TensorType, own).dtype, spec[1])  # (torch.float32, [2])
     items = members(spec)
     if items is None:
         raise TraceError(
@@ -396,6 +410,14 @@ def infer_type(value: object) -> Type:
     return StructType([(name, infer_type(item)) for name, item in items], type(value))
 
 
+def _of_framework(spec: object) -> Type | None:
+    """The type that a framework's own specification stands for, such as a torch dtype; its backend says it."""
+    name = (spec if isinstance(spec, type) else type(spec)).__module__.partition(".")[0]
+    if name in {"builtins", "hansa", "numpy"} or name not in registry.names("local_backends"):
+        return None
+    return typing.cast(Any, registry.find("local_backends", name)).type_of(spec)  # type: ignore[no-any-return]  # a LocalBackend
+
+
 def _is_dtype(spec: object) -> bool:
     return isinstance(spec, np.dtype) or (isinstance(spec, type) and issubclass(spec, np.generic | ml_dtypes.bfloat16))
 
@@ -423,7 +445,7 @@ def _class_type(cls: type) -> Type:
     if _is_dtype(cls):
         return TensorType(cls)
     if (names := _field_names(cls)) is None:
-        return ObjectType(cls.__name__, cls)
+        return _of_framework(cls) or ObjectType(cls.__name__, cls)
     kinds = hints(cls)
     return StructType([(name, kinds.get(name, UNKNOWN)) for name in names], cls)
 

@@ -90,7 +90,15 @@ def _value(node: Node, values: Mapping[int, Any], count: int) -> Any:
     if node.placement is not CLIENTS or (isinstance(node, Record) and isinstance(node.type, StructType)):
         return _at_one_place(node, lambda source: values[id(source)], FLContext(site="server", slot=-1, population=count))
     contexts = [FLContext(site=f"client {i}", slot=i, population=count) for i in range(count)]
-    return [_at_one_place(node, _of_client(values, ctx.slot), ctx) for ctx in contexts]
+    return [_at_client(node, _of_client(values, ctx.slot), ctx) for ctx in contexts]
+
+
+def _at_client(node: Node, of: Callable[[Node], Any], ctx: FLContext) -> Any:
+    try:
+        return _at_one_place(node, of, ctx)
+    except TraceError as error:  # what a typed function took or gave: whose it was belongs to the way
+        error.path = ctx.site if error.path is None else f"{ctx.site} -> {error.path}"
+        raise
 
 
 def _of_client(values: Mapping[int, Any], i: int) -> Callable[[Node], Any]:

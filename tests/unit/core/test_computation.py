@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hansa.core.computation import Computation, as_local, federated_computation, local_computation
+from hansa.core.computation import Computation, as_local, federated_computation
 from hansa.core.graph import Value
 from hansa.core.intrinsics import federated_broadcast, federated_map, federated_mean, federated_sum
 from hansa.core.task import FLContext
 from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, SequenceType, Server
 from hansa.errors import TraceError
+from hansa.local import local_computation
 
 FLOATS = FederatedType(np.float32, CLIENTS)
 STATE = FederatedType(np.float32, SERVER)

@@ -9,7 +9,7 @@ import pytest
 
 from hansa.aggregation.mean import Mean
 from hansa.aggregation.sums import Sum
-from hansa.core.computation import Computation, federated_computation, local_computation
+from hansa.core.computation import Computation, federated_computation
 from hansa.core.intrinsics import (
     federated_aggregate,
     federated_broadcast,
@@ -23,6 +23,7 @@ from hansa.core.intrinsics import (
 )
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType
 from hansa.errors import TraceError
+from hansa.local import local_computation
 
 i32, f32 = np.int32, np.float32
 ANYTHING: Any = 3

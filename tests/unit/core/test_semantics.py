@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hansa.core.computation import Computation, Polymorphic, federated_computation, local_computation
+from hansa.core.computation import Computation, Polymorphic, federated_computation
 from hansa.core.intrinsics import (
     federated_aggregate,
     federated_broadcast,
@@ -27,6 +27,7 @@ from hansa.core.intrinsics import (
 )
 from hansa.core.types import CLIENTS, SERVER, FederatedType, FunctionType, SequenceType
 from hansa.errors import HansaError, TraceError
+from hansa.local import local_computation
 from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
 
 f32, i32 = np.float32, np.int32

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hansa.core.computation import federated_computation, local_computation
+from hansa.core.computation import federated_computation
 from hansa.core.executor import FunctionExecutor
 from hansa.core.intrinsics import federated_broadcast, federated_map, federated_sum
 from hansa.core.task import FLContext, Shareable, Signal
 from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, Server
 from hansa.errors import ConfigError
+from hansa.local import local_computation
 from hansa.simulation.vectorised import execute_many
 
 

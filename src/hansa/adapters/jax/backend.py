@@ -1,0 +1,83 @@
+"""Local computations in JAX: types by `eval_shape`, functions compiled once. A LocalBackend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hansa.adapters.local import Batches, taker, tensors
+from hansa.adapters.local import result_type as found
+from hansa.core.graph import where
+from hansa.core.types import SequenceType, TensorType, Type, contains
+from hansa.errors import TraceError
+
+
+def type_of(spec: object) -> Type | None:
+    """The type of an array, a `jax.ShapeDtypeStruct`, or a scalar class such as `jnp.bfloat16`."""
+    return TensorType(jnp.dtype(spec)) if isinstance(spec, type(jnp.float32)) else _look(spec)
+
+
+def result_type(fn: Callable[..., Any], parameters: Sequence[Type]) -> Type:
+    """The type of what the function gives, by `jax.eval_shape`: nothing is computed.
+
+    Raises:
+        TraceError: it cannot be traced, the result's structure follows what the parameters leave open, or JAX computes in 32 bits
+            and a parameter has 64.
+    """
+    _check(parameters)
+    return found(fn, parameters, _stand_in, _look, lambda fn, given: jax.eval_shape(fn, *given))
+
+
+def compiled(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[..., Any]:
+    """The function, from arrays to arrays, compiled for each set of shapes.
+
+    One that takes a sequence, or asks for its context, runs as Python: the length of a sequence would be compiled in. Compile its
+    step with `jax.jit`, or fold it over the sequence with `sequence_reduce`.
+    """
+    _check(parameters)
+    takers = [taker(kind, jnp.asarray) if contains(kind, SequenceType) else _as_it_is for kind in parameters]
+    whole: Callable[..., Any] = jax.jit(fn)
+    piecewise = any(contains(kind, SequenceType) for kind in parameters)
+
+    def run(*args: Any, **extra: Any) -> Any:
+        given = [take(arg) for take, arg in zip(takers, args, strict=True)]
+        made = fn(*given, **extra) if piecewise or extra else whole(*given)
+        return jax.tree.map(_array, made, is_leaf=lambda value: isinstance(value, Batches))
+
+    return run
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, Batches):
+        return [jax.tree.map(_array, item) for item in value]
+    if not isinstance(value, jax.Array | np.ndarray):
+        return value
+    copy = np.array(value)
+    return copy if copy.ndim else copy[()]
+
+
+def _check(parameters: Sequence[Type]) -> None:
+    for kind in (each for parameter in parameters for each in tensors(parameter)):
+        if kind.dtype.kind == "U":
+            raise TraceError("JAX has no arrays of this type", got=kind, hint=where())
+        if jax.dtypes.canonicalize_dtype(kind.dtype) != kind.dtype:
+            hint = 'jax.config.update("jax_enable_x64", True), or a type of 32 bits' + where()
+            raise TraceError("JAX computes in 32 bits here, and the type has more", got=kind, hint=hint)
+
+
+def _stand_in(kind: TensorType) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(n or 0 for n in kind.shape or ()), kind.dtype)
+
+
+def _look(value: Any) -> TensorType | None:
+    if isinstance(value, jax.ShapeDtypeStruct | jax.Array | np.ndarray | np.generic):
+        return TensorType(value.dtype, value.shape)
+    return None

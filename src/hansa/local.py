@@ -1,0 +1,180 @@
+"""Local computations: functions that run at one place, written in any framework, with types."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Final, cast, overload
+
+from hansa import registry
+from hansa.core.computation import WANTED, fitted, local_function
+from hansa.core.graph import TRACING, Apply, LocalFunction, Value, as_node, where
+from hansa.core.protocols import LocalBackend
+from hansa.core.signature import bound, copied, function_first, named, parameter_type, reduced
+from hansa.core.task import FLContext, Signal
+from hansa.core.types import UNKNOWN, FederatedType, FunctionType, ObjectType, Type, contains, infer_type, to_type
+from hansa.core.values import conform
+from hansa.errors import TraceError
+
+_RUNNING: Final = ContextVar("running", default="")  # the backend of the local computation that runs
+
+
+class LocalComputation:
+    """A Python function with declared types that runs at one place. What it takes and gives is converted to them.
+
+    With a backend it is written in a framework: it is given the framework's arrays, and its arrays come back as NumPy's. One whose
+    parameters have no types is made anew for those it meets (`of`). Without a backend, a result that is not declared is `?` to
+    computations and plans; called, it is found at the first run.
+    """
+
+    __name__: str
+
+    def __init__(self, local: LocalFunction) -> None:
+        self._fn, self.local = local.fn, replace(local, fn=self)
+        named(self, local.fn, local.name)
+        self._found: Type = UNKNOWN
+        self._ready: Callable[..., Any] | None = None
+        self._made: dict[str, LocalComputation] = {}
+
+    @property
+    def type_signature(self) -> FunctionType:
+        """`(float32 -> float32)`; several parameters are one struct."""
+        known = self._found if self.local.result is UNKNOWN else self.local.result
+        return FunctionType(parameter_type(self.local.parameters), known)
+
+    def as_local(self, *kinds: Type) -> LocalFunction:
+        """The function that runs where arguments of these types are."""
+        return (self.of(*kinds) if self.polymorphic else self).local
+
+    @property
+    def polymorphic(self) -> bool:
+        """Whether a framework's function waits for the types of its parameters."""
+        return bool(self.local.backend) and any(contains(kind, ObjectType) for _, kind in self.local.parameters)
+
+    def of(self, *kinds: Type) -> LocalComputation:
+        """The computation for arguments of these types, made once for each.
+
+        Raises:
+            TraceError: there are more or fewer parameters; or it cannot be made for them.
+        """
+        names = [name for name, _ in self.local.parameters]
+        if len(kinds) != len(names):
+            raise TraceError(f"{self.__name__} has {len(names)} parameters", got=", ".join(map(str, kinds)), hint=where())
+        key = repr(kinds)
+        if key not in self._made:
+            plain = replace(self.local, fn=self._fn, parameters=tuple(zip(names, kinds, strict=True)))
+            self._made[key] = LocalComputation(_inferred(plain))
+        return self._made[key]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.local.backend and _RUNNING.get() == self.local.backend:  # called by its like: a function as any
+            return self._fn(*args, **kwargs)
+        names = [name for name, _ in self.local.parameters]
+        extra = {name: kwargs.pop(name) for name in WANTED & kwargs.keys()}
+        given = bound(self.local.name, names, args, kwargs)
+        if TRACING.get():
+            return self._traced(given)
+        if self.polymorphic:
+            return self.of(*map(infer_type, given.values()))(**given, **extra)
+        return self._converted(*(given[name] for name in names), **extra)
+
+    def _traced(self, given: Mapping[str, Any]) -> Value:
+        nodes = {name: as_node(value) for name, value in given.items()}
+        if placed := [node.type for node in nodes.values() if contains(node.type, FederatedType)]:
+            raise TraceError(f"{self.local.name} runs at one place", got=placed[0], hint="use federated_map" + where())
+        local = self.as_local(*(node.type for node in nodes.values()))
+        ready = tuple(fitted(nodes[name], want, name, local.name) for name, want in local.parameters)
+        return Value(Apply(local, ready, (), None, local.result))
+
+    def _converted(self, *args: Any, **extra: Any) -> Any:
+        local = self.local
+        ready = [conform(value, kind, path=name) for value, (name, kind) in zip(args, local.parameters, strict=False)]
+        outer = _RUNNING.set(local.backend)
+        try:
+            made = self._compiled()(*ready, **extra)
+        finally:
+            _RUNNING.reset(outer)
+        if local.result is UNKNOWN and self._found is UNKNOWN:
+            self._found = infer_type(made)
+        return conform(made, local.result, path=f"result of {local.name}")
+
+    def _compiled(self) -> Callable[..., Any]:
+        if self._ready is None:
+            kinds = [kind for _, kind in self.local.parameters]
+            self._ready = _backend(self.local.backend).compiled(self._fn, kinds) if self.local.backend else self._fn
+        return self._ready
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ready": None, "_made": {}}  # what is compiled here is compiled there
+
+    __reduce_ex__, __copy__ = reduced, copied
+
+    def __repr__(self) -> str:
+        return f"<local computation {self.local.name} {self.type_signature}>"
+
+
+@overload
+def local_computation(
+    fn: Callable[..., Any],
+    /,
+    *types: object,
+    returns: object = None,
+    backend: str | None = None,
+    many: Callable[..., list[Any]] | None = None,
+) -> LocalComputation: ...
+@overload
+def local_computation(
+    *types: object, returns: object = None, backend: str | None = None, many: Callable[..., list[Any]] | None = None
+) -> Callable[[Callable[..., Any]], LocalComputation]: ...
+def local_computation(
+    *args: object, returns: object = None, backend: str | None = None, many: Callable[..., list[Any]] | None = None
+) -> Any:
+    """A function that runs at one place, with its types: from annotations, or given as for `to_type`.
+
+    `backend` is the framework it is written in (`numpy`, `torch`, `jax`, or another that is installed as an entry point of
+    `hansa.local_backends`): the result's type is found without data where neither `returns` nor an annotation declares it.
+
+    >>> import numpy as np
+    >>> @local_computation(np.float32)
+    ... def add_half(x) -> np.float32:
+    ...     return x + 0.5
+    >>> print(add_half.type_signature, add_half(1))
+    (float32 -> float32) 1.5
+
+    Raises:
+        TraceError: the types do not fit the parameters, or the backend cannot find the result's type.
+        ConfigError: there is no such backend.
+    """
+    fn, types = function_first(args)
+
+    def made(inner: Callable[..., Any]) -> LocalComputation:
+        local = local_function(inner, types, many)
+        if returns is not None:
+            return LocalComputation(replace(local, result=to_type(returns), backend=backend or ""))
+        return LocalComputation(_inferred(replace(local, backend=backend)) if backend else local)
+
+    return made if fn is None else made(fn)
+
+
+def _backend(name: str) -> LocalBackend:
+    return cast(LocalBackend, registry.find("local_backends", name, path="backend"))
+
+
+def _inferred(local: LocalFunction) -> LocalFunction:
+    """The function with its result's type as its backend finds it, unless it is declared or a parameter's is still unknown."""
+    kinds = [kind for _, kind in local.parameters]
+    if not contains(local.result, ObjectType):
+        return local
+    if any(contains(kind, ObjectType) for kind in kinds):
+        return replace(local, result=UNKNOWN)
+    asked: dict[str, object] = {"ctx": FLContext(), "abort": Signal()}
+    extra = {name: asked[name] for name in local.wants}
+    fn = functools.wraps(local.fn)(lambda *args: local.fn(*args, **extra)) if extra else local.fn
+    tracing, running = TRACING.set(False), _RUNNING.set(local.backend)
+    try:
+        return replace(local, result=_backend(local.backend).result_type(fn, kinds))
+    finally:
+        TRACING.reset(tracing)
+        _RUNNING.reset(running)

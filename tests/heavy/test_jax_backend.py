@@ -1,0 +1,98 @@
+"""Local computations in JAX: types by eval_shape, compiled once, arrays in and out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="the jax extra is not installed")
+
+import jax.numpy as jnp  # noqa: E402  after importorskip
+
+import hansa as hs  # noqa: E402
+from hansa.adapters.jax import backend  # noqa: E402
+from hansa.core.protocols import LocalBackend  # noqa: E402
+from hansa.errors import TraceError  # noqa: E402
+
+f32, i32 = np.float32, np.int32
+BACKEND: LocalBackend = backend
+
+
+def jaxed(*types: object, **options: Any) -> Any:
+    return hs.local_computation(*types, backend="jax", **options)
+
+
+FOUND: list[tuple[Any, str]] = [
+    (jaxed(f32)(lambda x: x + 0.5), "(float32 -> float32)"),
+    (jaxed()(lambda: [jnp.zeros((784, 10)), jnp.zeros(10)]), "( -> <float32[784,10],float32[10]>)"),
+    (jaxed((f32, [None, 3]))(lambda x: {"a": x.T, "n": x.sum(0)}), "(float32[?,3] -> <a=float32[3,?],n=float32[3]>)"),
+    (jaxed((jnp.bfloat16, [2]))(lambda x: (x.sum(), x > 0)), "(bfloat16[2] -> <bfloat16,bool[2]>)"),
+    (jaxed(jax.ShapeDtypeStruct((2, 3), jnp.int8))(lambda x: x), "(int8[2,3] -> int8[2,3])"),
+    (jaxed(hs.SequenceType((f32, [None])))(lambda s: jnp.stack([x.sum() for x in s])), "(float32[?]* -> float32[?])"),
+]
+
+
+@pytest.mark.parametrize(("made", "signature"), FOUND, ids=[text for _, text in FOUND])
+def test_types_are_found_without_computing(made: Any, signature: str) -> None:
+    assert str(made.type_signature) == signature
+
+
+def test_it_is_compiled_once_for_each_shape() -> None:
+    traced: list[tuple[int, ...]] = []
+
+    @hs.local_computation((f32, [None]), backend="jax", returns=f32)
+    def total(x: Any) -> Any:
+        traced.append(x.shape)
+        return x.sum()
+
+    assert [total(np.ones(n, f32)) for n in (2, 3, 2, 3)] == [2, 3, 2, 3]
+    assert traced == [(2,), (3,)]
+    assert type(total(np.ones(2, f32))) is np.float32
+
+
+def test_a_client_trains_over_its_batches_as_by_hand() -> None:
+    def stepped(weights: Any, x: Any, y: Any) -> Any:
+        def loss(w: Any) -> Any:
+            scores = x @ w[0] + w[1]
+            return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(scores), y[:, None], axis=1))
+
+        return jax.tree.map(lambda w, g: w - 0.1 * g, weights, jax.grad(loss)(weights))
+
+    step = jax.jit(stepped)
+    data = hs.SequenceType([(f32, [None, 4]), (i32, [None])])
+
+    @hs.local_computation([(f32, [4, 3]), (f32, [3])], data, backend="jax")
+    def client_update(weights: Any, batches: Any) -> Any:
+        for x, y in batches:
+            assert isinstance(x, jax.Array)
+            weights = step(weights, x, y)
+        return weights
+
+    assert str(client_update.type_signature.result) == "<float32[4,3],float32[3]>"
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(n, 4)).astype(f32), rng.integers(0, 3, n).astype(i32)) for n in (5, 5, 2)]
+    want: Any = [jnp.zeros((4, 3)), jnp.zeros(3)]
+    for x, y in batches:
+        want = step(want, x, y)
+    got = client_update([np.zeros((4, 3), f32), np.zeros(3, f32)], batches)
+    assert [type(w) for w in got] == [np.ndarray, np.ndarray]
+    assert all((a == np.asarray(b)).all() for a, b in zip(got, want, strict=True))
+
+
+def test_what_jax_would_narrow_in_silence_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"JAX computes in 32 bits.*float64.*jax_enable_x64.*\[test_jax_backend.py:\d+\]"):
+        jaxed(np.float64)(lambda x: x)
+    with pytest.raises(TraceError, match="JAX has no arrays of this type; got str"):
+        jaxed(str)(lambda x: x)
+
+
+def test_one_calls_another_within_what_is_compiled() -> None:
+    @hs.local_computation((f32, [2]), backend="jax", returns=(f32, [None]))
+    def inner(x: Any) -> Any:
+        return x + 1
+
+    @hs.local_computation((f32, [None]), backend="jax")
+    def outer(x: Any) -> Any:
+        return inner(x) * 2
+
+    assert outer([1.0, 2.0]).tolist() == [4.0, 6.0]

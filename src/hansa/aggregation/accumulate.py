@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ FOLD_BLOCK = 4 * BLOCK  # 1 MiB for both, in cache throughout a fold; long block
 SPAN = 16 * FOLD_BLOCK  # entries a thread takes at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Accumulator:
+class Accumulator(NamedTuple):
     """A sum under way: `sums[path]` is flat float64 (re, im, re, im, ... for a complex leaf), unset until the first update.
 
     `weight` is the sum of the weights, `count` the number of updates; `room` is one block, for terms. The sums of a small model
@@ -38,7 +37,7 @@ class Accumulator:
     sums: dict[str, Array]
     room: Array
     line: Array | None = None
-    parts: dict[str, Array] = field(default_factory=dict)
+    parts: Mapping[str, Array] = MappingProxyType({})
     weight: float = 0.0
     count: int = 0
 
@@ -125,7 +124,7 @@ def merge(left: Accumulator, right: Accumulator) -> Accumulator:
                 np.add(line, right.sums[at[0]], out=line)
             else:
                 np.copyto(line, right.sums[at[0]])
-    return replace(left, weight=total_weight(left.weight, right.weight), count=left.count + right.count)
+    return left._replace(weight=total_weight(left.weight, right.weight), count=left.count + right.count)
 
 
 def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:

@@ -69,9 +69,10 @@ def compute(node: Node, values: Mapping[int, Any], ctx: FLContext, abort: Signal
     """The value of one node from those of its inputs."""
     match node:
         case Apply():
-            args = [values[id(item)] for item in node.args]
-            kwargs = {name: values[id(item)] for name, item in node.kwargs}
-            return node.fn.fn(*args, **kwargs, **_wanted(node, ctx, abort))
+            given = {name: values[id(item)] for name, item in node.kwargs}
+            given |= {"ctx": ctx} if "ctx" in node.fn.wants else {}
+            given |= {"abort": abort} if "abort" in node.fn.wants else {}
+            return node.fn.fn(*[values[id(item)] for item in node.args], **given)
         case Select():
             return pick(values[id(node.source)], node.key)
         case Constant():
@@ -83,12 +84,6 @@ def compute(node: Node, values: Mapping[int, Any], ctx: FLContext, abort: Signal
             items = [values[id(item)] for _, item in node.items]
             return restore(items, kind) if isinstance(kind, StructType) else tuple(items)
     raise RunError(f"{type(node).__name__} cannot be computed at {ctx.site or 'this place'}")
-
-
-def _wanted(node: Apply, ctx: FLContext, abort: Signal) -> dict[str, object]:
-    if not node.fn.wants:
-        return {}
-    return {name: value for name, value in (("ctx", ctx), ("abort", abort)) if name in node.fn.wants}
 
 
 def reply_of(stage: Stage, values: Mapping[int, Any]) -> Shareable:

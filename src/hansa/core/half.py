@@ -41,7 +41,7 @@ def narrowed(shareable: Shareable, name: str, keys: tuple[str, ...] = ()) -> Sha
 
 def widened(part: Any, headers: Mapping[str, Header]) -> Any:
     """A tree or an array of a message as it was before: exact, and the same object where nothing was narrowed."""
-    dtype = DTYPES.get(str(headers.get(HEADER, "")))
+    dtype = DTYPES.get(str(headers[HEADER])) if HEADER in headers else None
     if dtype is None:
         return part
     return _each(part, lambda _, leaf: leaf.astype(np.float32) if leaf.dtype == dtype else leaf)
@@ -49,7 +49,7 @@ def widened(part: Any, headers: Mapping[str, Header]) -> Any:
 
 def outlined(part: Any, headers: Mapping[str, Header]) -> Any:
     """What `widened` gives, in names, dtypes and shapes alone: its arrays take no memory."""
-    dtype = DTYPES.get(str(headers.get(HEADER, "")))
+    dtype = DTYPES.get(str(headers[HEADER])) if HEADER in headers else None
     if dtype is None:
         return part
     blank = np.zeros((), np.float32)

@@ -77,15 +77,13 @@ class Policy:
         _require(self.late == "discard", "late", self.late, "'discard'")
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The round starts: its deadline counts from `now`, in seconds on the driver's clock."""
 
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Replied:
+class Replied(msgspec.Struct, frozen=True):
     """A reply came and passed the gate."""
 
     slot: int
@@ -93,8 +91,7 @@ class Replied:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A reply came that cannot be added: the gate refused it, the site's code raised, or the site said no."""
 
     slot: int
@@ -103,8 +100,7 @@ class Refused:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """A site is given up for this attempt: it disconnected, or made no progress."""
 
     slot: int
@@ -112,37 +108,32 @@ class Lost:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(msgspec.Struct, frozen=True):
     """A timer went off."""
 
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """Ask a site. Its reply must carry `attempt`, the fencing token: only the newest one counts."""
 
     slot: int
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(msgspec.Struct, frozen=True):
     """Send a `Ticked` at this time."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """Tell a site that its work is not wanted any more."""
 
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """What the site sent does not count.
 
     late: the site had been given up, or the round had ended. duplicate: it had been counted. stale: the site was asked again
@@ -153,15 +144,13 @@ class Discard:
     reason: Unwanted
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Aggregate the replies of these slots, ascending."""
 
     admitted: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(msgspec.Struct, frozen=True):
     """The round ends without a result."""
 
     reason: str

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from hansa.core.rng import generator
@@ -67,8 +68,7 @@ class Failure:
     trace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """One site's answer: a shareable, or the failure that stands in its place."""
 
     slot: int
@@ -113,8 +113,7 @@ def no_data(label: str) -> object:
     raise RunError("this task was given no data", path=label)
 
 
-@dataclass(frozen=True, slots=True)
-class FLContext:
+class FLContext(msgspec.Struct, frozen=True):
     """Where and when code at a site runs. A typed record: there is no bag to put things into.
 
     `slot` is the site's place in the job's list; random streams key on it, never on the name. `population` is

@@ -207,8 +207,13 @@ class Spec:
         Raises:
             SpecError: a leaf is missing, extra, or of another dtype or shape; names the first in sorted order.
         """
-        if type(tree) is dict and len(tree) == len(self.items) and all(_fits(tree.get(name), leaf) for name, leaf in self.items):
-            return
+        if type(tree) is dict and len(tree) == len(self.items):
+            for name, leaf in self.items:
+                value = tree.get(name)
+                if type(value) is not np.ndarray or value.shape != leaf.shape or value.dtype != leaf.dtype:
+                    break
+            else:
+                return
         prefix = f"{path}/" if path else ""
         if type(tree) is not dict and not isinstance(tree, Mapping):
             raise SpecError("not a tree", path=path or None, expected=self, got=type(tree).__name__)
@@ -223,7 +228,3 @@ class Spec:
                 raise SpecError("a leaf does not fit", path=prefix + name, expected=want, got=Leaf(leaf.dtype, leaf.shape))
         if found:
             raise SpecError("a leaf is not expected", path=prefix + min(found), hint="the site built another model")
-
-
-def _fits(value: object, leaf: Leaf) -> bool:
-    return type(value) is np.ndarray and value.dtype == leaf.dtype and value.shape == leaf.shape

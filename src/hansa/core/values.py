@@ -12,6 +12,8 @@ from hansa.core.trees import Array
 from hansa.core.types import FederatedType, SequenceType, StructType, TensorType, Type, members
 from hansa.errors import SpecError, TraceError
 
+_NUMBERS = (bool, int, float, complex, np.generic)
+
 
 def pack(value: object, *, path: str = "") -> Any:  # an Array or a Tree: which, the value decides
     """A value as an array, or as a tree of arrays: records by field name, sequences by position, scalars as 0-d arrays.
@@ -21,12 +23,12 @@ def pack(value: object, *, path: str = "") -> Any:  # an Array or a Tree: which,
     """
     if isinstance(value, np.ndarray):
         return value
-    if isinstance(value, bool | int | float | complex | np.generic):
+    if isinstance(value, _NUMBERS):
         return np.asarray(value)
     items = members(value)
     if items is not None:
-        names = [name or str(i) for i, (name, _) in enumerate(items)]
-        return {name: pack(item, path=f"{path}/{name}") for name, (_, item) in zip(names, items, strict=True)}
+        named = [(name or str(i), item) for i, (name, item) in enumerate(items)]
+        return {name: item if type(item) is np.ndarray else pack(item, path=f"{path}/{name}") for name, item in named}
     array = np.asarray(value) if hasattr(value, "__array__") else None
     if array is not None and array.dtype != object:
         return array

@@ -124,7 +124,7 @@ class Names(Sequence[str]):
         return slot
 
     def _name(self, slot: int) -> str:
-        return f"site-{slot:0{max(3, len(str(self.total - 1)))}d}"
+        return "site-" + str(slot).zfill(max(3, len(str(self.total - 1))))
 
 
 @dataclass(frozen=True, slots=True)

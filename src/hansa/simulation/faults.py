@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
+import msgspec
 import numpy as np
 
 from hansa.core import trees
@@ -51,8 +52,7 @@ class Faults:
         _require(known, "kinds", self.kinds, f"one or more of {', '.join(KINDS)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(msgspec.Struct, frozen=True):
     """What befalls one attempt: whether the site drops out, after how many virtual seconds its reply (or its loss) is known,
     and how the reply is spoiled, None for not at all.
     """

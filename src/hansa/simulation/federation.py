@@ -255,7 +255,7 @@ class _Asked:
         if answer.failure is not None:
             return answer
         if spoiled is not None and self._updates:
-            answer = replace(answer, reply=spoil(answer.reply, spoiled, expect=self._task.expect))
+            answer = msgspec.structs.replace(answer, reply=spoil(answer.reply, spoiled, expect=self._task.expect))
         self._moved("bytes_up", trees.nbytes(answer.reply.body))
         if self._f.keep is not None:
             self._f.keep(self._task.round, self._task.name, call.slot, answer.reply)
@@ -263,7 +263,9 @@ class _Asked:
 
     def _counted(self, event: Event, answer: Answer | None, commands: Sequence[Command]) -> Reply | None:
         """The reply, if it was admitted. A site that was refused or lost for good is remembered."""
-        if any(isinstance(command, Discard | Assign) for command in commands):  # it came too late, or the site is asked again
+        if commands and any(
+            isinstance(command, Discard | Assign) for command in commands
+        ):  # it came too late, or the site is asked again
             return None
         if isinstance(event, Replied) and answer is not None:
             return self._admitted(event.slot, answer)

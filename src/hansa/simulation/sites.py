@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
+import msgspec
 import numpy as np
 
 from hansa.core import half
@@ -22,6 +23,7 @@ from hansa.registry import nearest
 
 OWN = "data"  # the label by which any job's functions may call the job's own data set
 _NO_NUMBERS = "OSUMm"  # numpy's kinds of objects, strings and times
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Call(NamedTuple):
@@ -31,8 +33,7 @@ class Call(NamedTuple):
     attempt: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What came of a call: a reply or a failure, and what the site would keep in its memory if the reply is admitted.
 
     tracked: what the site's code told of its work meanwhile.
@@ -40,7 +41,7 @@ class Answer:
 
     reply: Shareable
     failure: Failure | None = None
-    puts: Mapping[str, Tree] = field(default_factory=dict)
+    puts: Mapping[str, Tree] = {}
     tracked: Sequence[Tracked] = ()
 
 
@@ -140,7 +141,7 @@ class Sites:
             _require_shareable(reply, "a filter")
         require_tree(reply.body)
         for metric, value in reply.metrics.items():
-            if not isinstance(value, int | float | np.integer | np.floating):
+            if not isinstance(value, _NUMBERS):
                 raise SpecError("a metric is a number", path=f"metrics/{metric}", got=type(value).__name__)
         return reply
 
@@ -209,7 +210,7 @@ def read_only(tree: Tree) -> dict[str, Any]:
 def _read_only(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray) and leaf.flags.writeable:  # a NumPy scalar cannot be written to anyway
         leaf = leaf.view()
-        leaf.flags.writeable = False
+        leaf.setflags(write=False)
     return leaf
 
 

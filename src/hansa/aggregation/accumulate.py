@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import isfinite
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from hansa.core import trees
@@ -25,7 +25,7 @@ FOLD_BLOCK = 4 * BLOCK  # 1 MiB for both, in cache throughout a fold; long block
 SPAN = 16 * FOLD_BLOCK  # entries a thread takes at a time
 
 
-class Accumulator(NamedTuple):
+class Accumulator(msgspec.Struct, frozen=True):
     """A sum under way: `sums[path]` is flat float64 (re, im, re, im, ... for a complex leaf), unset until the first update.
 
     `weight` is the sum of the weights, `count` the number of updates; `room` is one block, for terms. The sums of a small model
@@ -37,7 +37,7 @@ class Accumulator(NamedTuple):
     sums: dict[str, Array]
     room: Array
     line: Array | None = None
-    parts: Mapping[str, Array] = MappingProxyType({})
+    parts: dict[str, Array] = {}
     weight: float = 0.0
     count: int = 0
 
@@ -124,7 +124,7 @@ def merge(left: Accumulator, right: Accumulator) -> Accumulator:
                 np.add(line, right.sums[at[0]], out=line)
             else:
                 np.copyto(line, right.sums[at[0]])
-    return left._replace(weight=total_weight(left.weight, right.weight), count=left.count + right.count)
+    return msgspec.structs.replace(left, weight=total_weight(left.weight, right.weight), count=left.count + right.count)
 
 
 def finish(acc: Accumulator, divisor: float) -> dict[str, Any]:

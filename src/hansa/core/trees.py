@@ -208,9 +208,9 @@ class Spec:
             SpecError: a leaf is missing, extra, or of another dtype or shape; names the first in sorted order.
         """
         if type(tree) is dict and len(tree) == len(self.items):
-            for name, leaf in self.items:
+            for name, want in self.items:
                 value = tree.get(name)
-                if type(value) is not np.ndarray or value.shape != leaf.shape or value.dtype != leaf.dtype:
+                if type(value) is not np.ndarray or value.shape != want.shape or value.dtype != want.dtype:
                     break
             else:
                 return

@@ -105,7 +105,7 @@ class Computation:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = self._bound(args, kwargs)
-        if not mentions_value(given):
+        if not mentions_value(given) and (given or not TRACING.get()):
             return self._run(given, None)
         nodes = {name: as_node(value) for name, value in given.items()}
         new: dict[int, Node] = {}

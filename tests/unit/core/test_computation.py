@@ -8,7 +8,7 @@ import pytest
 
 from hansa.core.computation import Computation, as_local, federated_computation
 from hansa.core.graph import Value
-from hansa.core.intrinsics import federated_broadcast, federated_map, federated_mean, federated_sum
+from hansa.core.intrinsics import federated_broadcast, federated_map, federated_mean, federated_sum, federated_value, federated_zip
 from hansa.core.task import FLContext
 from hansa.core.types import CLIENTS, SERVER, Clients, FederatedType, SequenceType, Server
 from hansa.errors import TraceError
@@ -258,3 +258,16 @@ def test_a_broadcast_reaches_every_client() -> None:
     assert isinstance(shifted, Computation)
     assert shifted(10.0, [1.0, 2.0, 3.0]) == 36.0
     assert repr(shifted).startswith("<federated computation shifted (<by=float32@SERVER,x={float32}@CLIENTS> -> ")
+
+
+def test_a_computation_without_arguments_becomes_part_of_the_one_that_calls_it() -> None:
+    @federated_computation
+    def start() -> Any:
+        return federated_value(np.float32(2), SERVER)
+
+    @federated_computation(FederatedType(np.float32, SERVER))
+    def follow(value: Any) -> Any:
+        return federated_zip((start(), value))
+
+    assert str(follow.type_signature) == "(float32@SERVER -> <float32,float32>@SERVER)"
+    assert follow(3.0) == (2.0, 3.0)

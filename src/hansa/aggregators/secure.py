@@ -1,0 +1,188 @@
+"""Sums that only a secure protocol sees term by term: exact in simulation, refused by a federation without such a protocol."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hansa.aggregators.leaves import FLOAT32, INT32, local, on_leaves, process, run, start, tree_of, with_dtypes
+from hansa.aggregators.means import nothing
+from hansa.aggregators.quantile import affine, constant, quantile_estimation
+from hansa.core import trees
+from hansa.core.intrinsics import (
+    each_tensor,
+    federated_broadcast,
+    federated_map,
+    federated_secure_modular_sum,
+    federated_secure_sum,
+    federated_value,
+    federated_zip,
+)
+from hansa.core.round import is_count, is_real
+from hansa.core.trees import Array
+from hansa.core.types import CLIENTS, StructType, TensorType, Type
+from hansa.errors import ConfigError
+from hansa.templates import AggregationProcess, EstimationProcess, MeasuredProcessOutput, UnweightedAggregationFactory
+
+STEPS = 2**32 - 1  # of a float between its bounds; 2^31 clients' fit an int64
+INT64 = TensorType(np.int64)
+
+
+class Masked(NamedTuple):
+    """What goes into the secure sum: whole numbers from 0, the client's largest and least entry against the bounds, a one."""
+
+    whole: Any
+    norm: Any
+    above: Any
+    below: Any
+
+
+@dataclass(frozen=True)
+class SecureSumFactory(UnweightedAggregationFactory):
+    """The sum of values clipped to `lower..upper`, entry by entry; a lower bound of None is -upper.
+
+    Integers are added as they are; floats in 2^32 - 1 steps between the bounds, so that each is at most half a step off. The upper
+    bound may be an EstimationProcess of each client's largest entry in size (then no lower bound is given). Measured are the
+    bounds, and how many clients were clipped at each.
+
+    >>> process = SecureSumFactory(3.0).create(TensorType(np.float32))
+    >>> done = process.next(process.initialize(), [1.0, 2.0, 5.0])
+    >>> print(done.result, done.measurements["secure_upper_clipped_count"])
+    6.0 1
+
+    Raises:
+        ConfigError: the bounds are not two numbers in order.
+    """
+
+    upper_bound_threshold: float | EstimationProcess
+    lower_bound_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        upper, lower = self.upper_bound_threshold, self.lower_bound_threshold
+        if isinstance(upper, EstimationProcess):
+            if lower is not None:
+                raise ConfigError("an estimated upper bound has a lower one already", path="lower_bound_threshold", got=lower)
+        elif not (is_real(upper) and (lower is None or is_real(lower)) and upper > (-upper if lower is None else lower)):
+            raise ConfigError(
+                "the bounds are two numbers, the lower one first", path="upper_bound_threshold", got=f"{lower}..{upper}"
+            )
+
+    def create(self, value_type: Type) -> AggregationProcess:
+        """The process.
+
+        Raises:
+            TraceError: a tensor is not of integers or floats, or its shape is not known.
+        """
+        each_tensor(value_type, "iuf", "a secure sum is taken of integers or floats of known shape", known=True)
+        whole_type = with_dtypes(value_type, lambda _: np.int64)
+        given = self.upper_bound_threshold
+        upper_process = given if isinstance(given, EstimationProcess) else constant(float(given))
+        lower_bound = self.lower_bound_threshold
+
+        def bounds(upper: Any) -> tuple[float, float]:
+            return (-float(upper) if lower_bound is None else float(lower_bound)), float(upper)
+
+        def masked(value: Any, upper: Any) -> Masked:
+            lower, high = bounds(upper)
+            leaves = [leaf for _, leaf in trees.leaves(tree_of(value)) if leaf.size]
+            most, least = max((float(a.max()) for a in leaves), default=lower), min((float(a.min()) for a in leaves), default=high)
+            whole = on_leaves(lambda a: _steps(a, lower, high), value, kind=whole_type)
+            return Masked(whole, np.float32(max(abs(most), abs(least))), np.int32(most > high), np.int32(least < lower))
+
+        def opened(total: Any, count: Any, upper: Any) -> Any:
+            lower, high = bounds(upper)
+            kinds = iter(_dtypes(value_type))
+            return on_leaves(lambda a: _unsteps(a, int(count), lower, high, next(kinds)), total, kind=value_type)
+
+        gives = StructType([("whole", whole_type), ("norm", FLOAT32), ("above", INT32), ("below", INT32)], Masked)
+        mask = local("secure_steps", masked, {"value": value_type, "upper": FLOAT32}, gives)
+        unmask = local("opened", opened, {"total": whole_type, "count": INT32, "upper": FLOAT32}, value_type)
+        low = local("lower", lambda upper: np.float32(bounds(upper)[0]), {"upper": FLOAT32}, FLOAT32)
+        most = local("largest_step", lambda upper: _largest(value_type, *bounds(upper)), {"upper": FLOAT32}, INT64)
+
+        def step(state: Any, value: Any) -> MeasuredProcessOutput:
+            upper = upper_process.report(state)
+            each = federated_map(mask, (value, federated_broadcast(upper)))
+            total = federated_secure_sum(each.whole, federated_map(most, upper))
+            count = federated_secure_sum(federated_value(np.int32(1), CLIENTS), 1)
+            told = OrderedDict(
+                secure_upper_clipped_count=federated_secure_sum(each.above, 1),
+                secure_lower_clipped_count=federated_secure_sum(each.below, 1),
+                secure_upper_threshold=upper,
+                secure_lower_threshold=federated_map(low, upper),
+            )
+            after = run(upper_process, state, each.norm)
+            return MeasuredProcessOutput(after, federated_map(unmask, (total, count, upper)), federated_zip(told))
+
+        return process(lambda: start(upper_process), step, value_type)
+
+
+@dataclass(frozen=True)
+class SecureModularSumFactory(UnweightedAggregationFactory):
+    """The sum of integers modulo `modulus`; with `symmetric_range` of those from -(modulus - 1) to modulus - 1, wrapped into them.
+
+    >>> process = SecureModularSumFactory(8, symmetric_range=True).create(TensorType(np.int32))
+    >>> print(process.next(process.initialize(), [5, -6, 7]).result)
+    6
+
+    Raises:
+        ConfigError: the modulus is not a whole number of at least 2.
+    """
+
+    modulus: int
+    symmetric_range: bool = False
+
+    def __post_init__(self) -> None:
+        if not (is_count(self.modulus) and 2 <= self.modulus <= 2**31):
+            raise ConfigError("a modulus is a whole number", path="modulus", expected="2 to 2^31", got=repr(self.modulus))
+
+    def create(self, value_type: Type) -> AggregationProcess:
+        """The process: no state, no measurements."""
+        each_tensor(value_type, "iu", "a modular sum is taken of integers of known shape", known=True)
+        wide = with_dtypes(value_type, lambda _: np.int64)
+        modulus = 2 * self.modulus - 1 if self.symmetric_range else self.modulus
+
+        def wrapped(total: Any) -> Any:
+            kinds = iter(_dtypes(value_type))
+            half = self.modulus if self.symmetric_range else modulus
+            return on_leaves(lambda a: np.where(a >= half, a - modulus, a).astype(next(kinds)), total, kind=value_type)
+
+        enter = local("modulo", lambda v: on_leaves(lambda a: a.astype(np.int64) % modulus, v, kind=wide), {"v": value_type}, wide)
+        leave = local("wrapped", wrapped, {"total": wide}, value_type)
+
+        def step(state: Any, value: Any) -> MeasuredProcessOutput:
+            total = federated_secure_modular_sum(federated_map(enter, value), np.int64(modulus))
+            return MeasuredProcessOutput(state, federated_map(leave, total), nothing())
+
+        return process(nothing, step, value_type)
+
+
+def adaptive_bound(initial_bound: float, target_quantile: float, learning_rate: float, multiplier: float) -> EstimationProcess:
+    """`multiplier` times the quantile of clients' largest entries, counted by secure sums."""
+    return affine(quantile_estimation(initial_bound, target_quantile, learning_rate, secure_estimation=True), multiplier=multiplier)
+
+
+def _steps(leaf: Array, lower: float, upper: float) -> Array:
+    """Whole steps above the lower bound."""
+    if leaf.dtype.kind in "iu":
+        return np.asarray(np.clip(leaf.astype(np.int64), int(lower), int(upper)) - int(lower))
+    inside = np.clip(leaf.astype(np.float64), lower, upper)
+    return np.asarray(np.rint((inside - lower) * (STEPS / (upper - lower)))).astype(np.int64)
+
+
+def _unsteps(total: Array, count: int, lower: float, upper: float, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind in "iu":
+        return np.asarray(total + count * int(lower)).astype(dtype)
+    return np.asarray(total * ((upper - lower) / STEPS) + count * lower).astype(dtype)
+
+
+def _largest(kind: Type, lower: float, upper: float) -> Any:
+    whole = all(dtype.kind in "iu" for dtype in _dtypes(kind))
+    return np.int64(int(upper) - int(lower) if whole else max(STEPS, int(upper) - int(lower)))
+
+
+def _dtypes(kind: Type) -> list[np.dtype[Any]]:
+    return [kind.dtype] if isinstance(kind, TensorType) else [dtype for each in kind.children() for dtype in _dtypes(each)]

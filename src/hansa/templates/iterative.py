@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from hansa.core.computation import Computation, LocalComputation
+from hansa.core.computation import Computation
 from hansa.core.graph import member_of
 from hansa.core.types import FunctionType, StructType, Type
 from hansa.errors import TraceError
+from hansa.local import LocalComputation
 from hansa.templates.errors import (
     TemplateInitFnParamNotEmptyError,
     TemplateNextFnNumArgsError,

@@ -19,6 +19,9 @@ def generator(seed: int, *, round: int = 0, slot: int = -1, purpose: str = "") -
     return np.random.Generator(np.random.Philox(_Key(digest)))  # type: ignore[arg-type]  # the stub leaves ISeedSequence out
 
 
+_WORD = np.dtype("<u8")
+
+
 class _Key(ISpawnableSeedSequence):
     """Hands Philox its 128-bit key. `Philox(key=...)` gives the same stream, but asks the system for entropy first: 6 us each."""
 
@@ -28,7 +31,7 @@ class _Key(ISpawnableSeedSequence):
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray[Any, Any]:
         """The key as `n_words` little-endian words."""
-        return np.frombuffer(self._digest, "<u8" if dtype is np.uint64 else np.dtype(dtype).newbyteorder("<"), n_words)
+        return np.frombuffer(self._digest, _WORD if dtype is np.uint64 else np.dtype(dtype).newbyteorder("<"), n_words)
 
     def spawn(self, n_children: int) -> list[Any]:
         """Keys of further streams: those of the first call, then others, whatever was drawn between."""

@@ -371,7 +371,7 @@ def to_type(spec: object) -> Type:
 
 def members(value: object) -> list[tuple[str | None, Any]] | None:
     """The elements of a container with their names: of a mapping, a NamedTuple, a dataclass, an attrs object, a list or a tuple."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return [(str(name), item) for name, item in value.items()]
     if not isinstance(value, type) and (names := _field_names(type(value))) is not None:
         return [(name, getattr(value, name)) for name in names]

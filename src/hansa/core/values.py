@@ -25,8 +25,7 @@ def pack(value: object, *, path: str = "") -> Any:  # an Array or a Tree: which,
         return value
     if isinstance(value, _NUMBERS):
         return np.asarray(value)
-    items = members(value)
-    if items is not None:
+    if (items := members(value)) is not None:
         named = [(name or str(i), item) for i, (name, item) in enumerate(items)]
         return {name: item if type(item) is np.ndarray else pack(item, path=f"{path}/{name}") for name, item in named}
     array = np.asarray(value) if hasattr(value, "__array__") else None

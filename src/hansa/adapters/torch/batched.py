@@ -1,4 +1,4 @@
-"""Many clients in one call: parameters stacked over clients, and one vmapped gradient a step.
+"""Many clients in one call: parameters stacked over clients, and one vmapped pass a step.
 
 Clients stand in order of their steps, the longest first, so that those still at work are always the first k: nobody is masked
 out. A short batch is padded with a row of its own client that counts nothing.
@@ -110,8 +110,7 @@ class _Stack:
         self._names = {name: names[id(p)] for name, p in held.trainable().items()}
         self._owner = {name: names[id(value)] for name, value in state.items()}
         self._scratch: dict[int, Array] = {}
-        step = torch.func.grad_and_value(self._loss)
-        self._step = torch.func.vmap(step, in_dims=0, randomness="error")
+        self._losses = torch.func.vmap(self._loss, in_dims=0, randomness="error")
 
     def _loss(self, params: dict[str, Tensor], own: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
         output = torch.func.functional_call(self._module, {**own, **params}, (x,))
@@ -166,19 +165,23 @@ class _Stack:
                 terms.keep(active)
                 rule.keep(active)
                 own = {name: value[:active] for name, value in own.items()}
-            now = {name: p[:active] for name, p in params.items()}
+            now = {name: p[:active].detach().requires_grad_() for name, p in params.items()}
             grads, losses = self._gradients(now, own, *self._batch(clients[:active], t))
-            moved = list(now.values())
+            moved = [p.detach() for p in now.values()]
             with torch.no_grad():
-                rule.step(moved, terms(moved, [grads[name] for name in now]), plan.lr if one_rate else rates[:active])
+                rule.step(moved, terms(moved, grads), plan.lr if one_rate else rates[:active])
                 totals[:active] += losses
         return self._updates(clients, before, params, totals)
 
     def _gradients(
         self, params: dict[str, Tensor], own: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[Sequence[Tensor], Tensor]:
+        """Each client's gradient of each parameter, stacked, and the losses (k,)."""
         try:
-            grads, losses = self._step(params, own, x, y, share)
+            with torch.enable_grad():
+                losses = self._losses(params, own, x, y, share)
+                # Clients share nothing, so the gradient of their losses' sum by one's parameters is that of its own loss.
+                grads = torch.autograd.grad(losses.sum(), list(params.values()))
         except RuntimeError as error:
             if not any(word in str(error) for word in ("vmap", "stateless API")):  # the second is torch's name for functional_call
                 raise
@@ -186,7 +189,7 @@ class _Stack:
             if "random" in reason:
                 reason = "it draws random numbers (dropout), which no client would draw alone"
             raise ConfigError(f"this model cannot be batched: {reason}", path="model", hint=_LOOP) from error
-        return grads, losses
+        return grads, losses.detach()
 
     def _batch(self, clients: Sequence[_Client], t: int) -> tuple[Tensor, Tensor, Tensor]:
         """x (k, b, ...), y (k, b, ...) and what each row counts for in its client's mean (k, b): 0 where it is padding."""

@@ -37,9 +37,18 @@ class Held:
 
     def state(self) -> dict[str, tuple[Tensor, Array]]:
         """Each leaf of the module as it is now: the tensor, and it as an array, which on the CPU is the same memory."""
-        if not (self._lasting and all(map(_unchanged, self._seen)) and all(p.data_ptr() == at for p, at in self._memory)):
+        if not (self._lasting and self._unchanged()):
             self._find()
         return self._leaves
+
+    def _unchanged(self) -> bool:
+        for entries, values in self._seen:
+            if len(entries) != len(values) or (values and not all(map(operator.is_, entries.values(), values))):
+                return False
+        for value, at in self._memory:  # noqa: SIM110  a generator would cost more than what it looks at
+            if value.data_ptr() != at:
+                return False
+        return True
 
     def load(self, model: Tree) -> None:
         """Write every leaf into the module. Of tied weights, which share memory, the last name wins, as in `load_state_dict`.
@@ -87,8 +96,3 @@ class Held:
     def floating(self) -> torch.dtype:
         """The dtype of the model's first floating-point parameter: what its inputs ought to be."""
         return next((p.dtype for _, p in self._params if p.dtype.is_floating_point), torch.float32)
-
-
-def _unchanged(seen: tuple[Mapping[str, Any], tuple[Any, ...]]) -> bool:
-    entries, values = seen
-    return len(entries) == len(values) and all(map(operator.is_, entries.values(), values))

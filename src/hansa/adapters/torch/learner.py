@@ -98,6 +98,7 @@ class TorchLearner:
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
         self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
         self._text = self._describe(scores, metrics)
+        self._asked: tuple[FitConfig, Plan] | None = None
         self._kept: Held | None = None
         self._transient: list[tuple[Tensor, Tensor]] = []
 
@@ -127,8 +128,10 @@ class TorchLearner:
             SpecError: the tree is not one of this model.
             Aborted: `abort` was triggered.
         """
-        plan, part = self._plan.under(config), training(data)
-        with self._at_work(rng) as device, torch.enable_grad():
+        if self._asked is None or self._asked[0] is not config:  # the sites of a round are asked with one record
+            self._asked = config, self._plan.under(config)
+        plan, part, device = self._asked[1], training(data), _device(self._device)
+        with leaves.threads(self._threads), leaves.seeded(_seed(rng), device), leaves.gradients():
             abort.check()
             if self._fit is not None:
                 return self._own_fit(self._fit, model, part, plan, device)
@@ -160,7 +163,8 @@ class TorchLearner:
         plans, parts = [self._plan.under(config) for config in configs], [training(data) for data in datasets]
         if not models:
             return []
-        with self._at_work(rngs[0]) as device:
+        device = _device(self._device)
+        with leaves.threads(self._threads), leaves.seeded(_seed(rngs[0]), device):
             held, objective = self._module(models[0], device), self._objective.on(device)
             held.module.train()
             return batched.fit(held, objective, self._optimizer, models, parts, plans, rngs=rngs, device=device)
@@ -205,7 +209,7 @@ class TorchLearner:
         return self._text
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None, "_transient": []}
+        return {**self.__dict__, "_kept": None, "_transient": [], "_asked": None}
 
     def _own_fit(self, fit: OwnFit, model: Tree, part: Dataset, plan: Plan, device: torch.device) -> Update:
         for asked in _TERMS:
@@ -239,17 +243,6 @@ class TorchLearner:
         return self._kept
 
     @contextmanager
-    def _at_work(self, rng: np.random.Generator) -> Iterator[torch.device]:
-        """Threads set, and the model's own draws (dropout) seeded from `rng`, which is left as it was for the batches."""
-        device = _device(self._device)
-        # One draw, taken back: a jumped stream of its own costs as much as a small step. Torch makes quite other numbers of it.
-        stream = rng.bit_generator.state
-        seed = int(rng.integers(1 << 63))
-        rng.bit_generator.state = stream
-        with leaves.threads(self._threads), leaves.seeded(seed, device):
-            yield device
-
-    @contextmanager
     def _reading(self, model: Tree) -> Iterator[tuple[Held, torch.device]]:
         device = _device(self._device)
         with leaves.threads(self._threads), leaves.seeded(0, device), torch.no_grad():
@@ -274,6 +267,15 @@ class TorchLearner:
         parts += [f"scores={scores}"] if scores else []
         parts += [f"metrics={tuple(metrics)}"] if metrics is not None else []
         return f"TorchLearner({', '.join(parts)})"
+
+
+def _seed(rng: np.random.Generator) -> int:
+    """What seeds the model's own draws (dropout): of `rng`, which is left as it was for the batches."""
+    # One draw, taken back: a jumped stream of its own costs as much as a small step. Torch makes quite other numbers of it.
+    stream = rng.bit_generator.state
+    seed = int(rng.integers(1 << 63))
+    rng.bit_generator.state = stream
+    return seed
 
 
 @functools.cache

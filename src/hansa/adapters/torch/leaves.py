@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import ml_dtypes
@@ -83,34 +82,47 @@ def transient(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     return [(buffer, buffer.clone()) for buffer in module.buffers() if id(buffer) not in kept]
 
 
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
+class threads:  # noqa: N801  reads as a function; a generator's context would cost a small step's time
     """Torch's intra-op threads set for the block, and restored; None leaves them."""
-    if count is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    # Even where `before` is `count`: torch tells OpenMP's number, and in a forked worker MKL still has the parent's.
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+    def __init__(self, count: int | None) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        if self._count is not None:
+            self._before = torch.get_num_threads()
+            # Even where it is the same number: torch tells OpenMP's, and in a forked worker MKL still has the parent's.
+            torch.set_num_threads(self._count)
+
+    def __exit__(self, *_: object) -> None:
+        if self._count is not None:
+            torch.set_num_threads(self._before)
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+class seeded:  # noqa: N801  as `threads`
     """Torch's generators seeded for the block (dropout, initial weights), and put back as they were."""
-    # What torch.random.fork_rng does, without its cost: it and manual_seed ask every kind of accelerator.
-    cpu = torch.default_generator
-    there: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
-    before, before_there = cpu.get_state(), there.get_rng_state() if there else None
-    cpu.manual_seed(seed)
-    if there:
-        there.manual_seed(seed)
-    try:
-        yield
-    finally:
-        cpu.set_state(before)
-        if there:
-            there.set_rng_state(before_there)
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed, self._there = seed, _GENERATORS.get(device.type)
+
+    def __enter__(self) -> None:
+        # What torch.random.fork_rng does, without its cost: it and manual_seed ask every kind of accelerator.
+        self._before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self._seed)
+        if self._there is not None:
+            self._before_there = self._there.get_rng_state()
+            self._there.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.default_generator.set_state(self._before)
+        if self._there is not None:
+            self._there.set_rng_state(self._before_there)
+
+
+def gradients() -> AbstractContextManager[None]:
+    """Gradients are recorded in the block; nothing is done where they are already."""
+    return _AS_IT_IS if torch.is_grad_enabled() else torch.enable_grad()
+
+
+_GENERATORS: dict[str, Any] = {"cuda": torch.cuda, "mps": torch.mps}
+_AS_IT_IS: AbstractContextManager[None] = nullcontext()

@@ -55,7 +55,7 @@ class Rows:
         if y is not None:
             require_targets(x, y)
             self._columns.append((_native(y), target_dtype(y, floats, targets)))
-        self._row_bytes = sum(values[:1].nbytes for values, _ in self._columns)
+        self._row_bytes = sum(values.nbytes // (len(values) or 1) for values, _ in self._columns)
         self._device = device
         self._moved = (
             [] if device.type == "cpu" else [self._take(i, np.arange(len(x))).to(device) for i in range(len(self._columns))]

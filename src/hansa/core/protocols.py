@@ -206,3 +206,31 @@ class Federation(Protocol):
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None: ...  # noqa: A002  DESIGN's word; notes are JSON
     def restore(self) -> tuple[int, Tree, Mapping[str, Any]] | None: ...
     def report(self, record: Mapping[str, Any]) -> None: ...  # a line of metrics.jsonl
+
+
+class Arrived(NamedTuple):
+    """What came of request `number` at time `at`: the site's reply, or a reply with the failure that stands in its place."""
+
+    number: int
+    reply: Reply
+    at: float
+
+
+class Exchange(Protocol):
+    """Requests to single sites, any number under way, and what comes of each in the order in which it came.
+
+    For workflows that are no synchronous rounds. `next` gives None at the time `until`, if nothing came before it. A request that
+    is dropped gives nothing any more, and its site forgets what it had put into its memory with it.
+    """
+
+    def now(self) -> float: ...
+    def send(self, task: Task, slot: int) -> int: ...
+    def next(self, until: float | None = None) -> Arrived | None: ...
+    def drop(self, number: int) -> None: ...
+
+
+@runtime_checkable
+class Exchanging(Protocol):
+    """A federation that has an exchange beside its rounds."""
+
+    def exchange(self) -> Exchange: ...

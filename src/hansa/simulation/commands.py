@@ -47,6 +47,8 @@ def run(
     dropout: Annotated[
         float | None, typer.Option("--dropout", min=0, max=1, help="Probability that a simulated site drops out.")
     ] = None,
+    flare: Annotated[Path | None, typer.Option("--flare", help="An app folder of NVIDIA FLARE 2.0, in place of a job.")] = None,
+    sites: Annotated[int | None, typer.Option("--sites", min=1, help="How many sites the FLARE app is given (2).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
 ) -> None:
     """Run a job on simulated sites and write a run folder.
@@ -56,6 +58,20 @@ def run(
     from hansa.cli import quiet
     from hansa.errors import InputError
 
+    if flare is not None:
+        given: dict[str, object] = {"set": overrides, "init": init, "data": data, "engine": engine, "workers": workers}
+        given |= {"keep-updates": keep_updates or None, "baselines": baselines or None}
+        _refuse(
+            {"JOB": job, "resume": resume, **given},
+            why="an app of FLARE says itself what it does and where its data are",
+            by="flare",
+        )
+        with quiet(as_json):
+            result = _flare(flare, sites or 2, seed=seed, out=out, dropout=dropout or 0.0)
+        _tell(result, None, as_json=as_json)
+        return
+    if sites is not None:
+        raise InputError("--sites is of a FLARE app", hint="a job's own sites stand in its data: see [partition] in job.toml")
     if (job is None) == (resume is None):
         raise InputError("name a job, or a run to resume", hint="hansa run job.toml, or hansa run --resume runs/NAME")
     chosen = None if engine is None else engine.value
@@ -151,13 +167,27 @@ def _start(
     return compared.federated, compared
 
 
-def _refuse(given: Mapping[str, object]) -> None:
+_KEPT = "a resumed run keeps what it began with: leave out all but --engine, --workers and --json"
+
+
+def _refuse(given: Mapping[str, object], *, why: str = _KEPT, by: str = "resume") -> None:
     """Refuse options that a run has for good."""
     from hansa.errors import InputError
 
-    if names := [f"--{name}" for name, value in given.items() if value is not None]:
-        hint = "a resumed run keeps what it began with: leave out all but --engine, --workers and --json"
-        raise InputError(f"{' and '.join(names)} cannot be given with --resume", hint=hint)
+    if names := [name if name.isupper() else f"--{name}" for name, value in given.items() if value is not None]:
+        raise InputError(f"{' and '.join(names)} cannot be given with --{by}", hint=why)
+
+
+def _flare(app: Path, count: int, *, seed: int | None, out: Path | None, dropout: float) -> Result:
+    from hansa.compat.flare.job import Sites, job
+    from hansa.simulation.engine import Settings, simulate
+    from hansa.simulation.faults import Faults
+
+    folder = _new_folder(out, app.resolve().name)
+    made = job(app, workspace=folder.resolve() / "workspace")
+    return simulate(
+        made, Sites.of(count), seed=seed, settings=Settings(progress="auto"), faults=Faults(dropout=dropout), out=folder
+    )
 
 
 def _resume(folder: Path, engine: str | None, workers: int | None) -> Result:

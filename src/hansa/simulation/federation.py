@@ -34,6 +34,7 @@ from hansa.core.task import Expect, Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, QuorumError, RunError, UpdateError
 from hansa.simulation.clock import Agenda, VirtualClock
+from hansa.simulation.exchange import SimulatedExchange
 from hansa.simulation.faults import Fate, Faults, Kind, fate, spoil
 from hansa.simulation.journal import Journal, Recorded
 from hansa.simulation.sites import Answer, Call, Crew, read_only
@@ -89,6 +90,10 @@ class SimulatedFederation:
         given = self.outgoing(task.shareable)
         sent = replace(task, shareable=replace(given, body=read_only(given.body)))
         return _Asked(self, sent, asked, policy, self.journal.seq)
+
+    def exchange(self) -> SimulatedExchange:
+        """Requests to single sites. They are not kept in the journal: a resumed workflow asks all of them again."""
+        return SimulatedExchange(self)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
         """Make the state after a round durable, with the sites' memories.

@@ -1,0 +1,37 @@
+"""The framework's own events."""
+
+from __future__ import annotations
+
+
+class EventType:
+    """Names of events."""
+
+    SYSTEM_START = "_system_start"
+    SYSTEM_END = "_system_end"
+    ABOUT_TO_START_RUN = "_about_to_start_run"
+    START_RUN = "_start_run"
+    ABOUT_TO_END_RUN = "_about_to_end_run"
+    END_RUN = "_end_run"
+    START_WORKFLOW = "_start_workflow"
+    END_WORKFLOW = "_end_workflow"
+    ABORT_TASK = "_abort_task"
+    FATAL_SYSTEM_ERROR = "_fatal_system_error"
+    FATAL_TASK_ERROR = "_fatal_task_error"
+    BEFORE_PULL_TASK = "_before_pull_task"
+    AFTER_PULL_TASK = "_after_pull_task"
+    BEFORE_PROCESS_SUBMISSION = "_before_process_submission"
+    AFTER_PROCESS_SUBMISSION = "_after_process_submission"
+    BEFORE_TASK_DATA_FILTER = "_before_task_data_filter"
+    AFTER_TASK_DATA_FILTER = "_after_task_data_filter"
+    BEFORE_TASK_RESULT_FILTER = "_before_task_result_filter"
+    AFTER_TASK_RESULT_FILTER = "_after_task_result_filter"
+    BEFORE_TASK_EXECUTION = "_before_task_execution"
+    AFTER_TASK_EXECUTION = "_after_task_execution"
+    BEFORE_SEND_TASK_RESULT = "_before_send_task_result"
+    AFTER_SEND_TASK_RESULT = "_after_send_task_result"
+    CRITICAL_LOG_AVAILABLE = "_critical_log_available"
+    ERROR_LOG_AVAILABLE = "_error_log_available"
+    EXCEPTION_LOG_AVAILABLE = "_exception_log_available"
+    WARNING_LOG_AVAILABLE = "_warning_log_available"
+    INFO_LOG_AVAILABLE = "_info_log_available"
+    DEBUG_LOG_AVAILABLE = "_debug_log_available"

@@ -1,0 +1,1 @@
+"""The task engine behind a controller."""

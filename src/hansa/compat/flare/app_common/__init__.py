@@ -1,0 +1,1 @@
+"""Components that apps are put together from."""

@@ -1,0 +1,1 @@
+"""What components of one's own are made from."""

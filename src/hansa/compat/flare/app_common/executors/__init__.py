@@ -1,0 +1,1 @@
+"""Executors that call something simpler."""

@@ -1,0 +1,1 @@
+"""Filters on task data and results."""

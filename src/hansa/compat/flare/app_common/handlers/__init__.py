@@ -1,0 +1,1 @@
+"""Components that act on events."""

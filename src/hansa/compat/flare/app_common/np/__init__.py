@@ -1,0 +1,1 @@
+"""Components for apps with one NumPy array."""

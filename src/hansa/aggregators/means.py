@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hansa.aggregators.counts import Count
 from hansa.aggregators.leaves import INT32, F, around, created, floats, local, on_leaves, process, run, start, typed, with_dtypes
 from hansa.core import trees
 from hansa.core.graph import member_of
@@ -134,12 +135,8 @@ class _Counted(UnweightedAggregationFactory):
     """How many values came, whatever they are: no site can claim to be several."""
 
     def create(self, value_type: Type) -> AggregationProcess:
-        add = local("count", lambda count, _: count + np.int32(1), {"count": INT32, "value": value_type}, INT32)
-        both = local("both", lambda left, right: left + right, {"left": INT32, "right": INT32}, INT32)
-        same = local("same", lambda count: count, {"count": INT32}, INT32)
-
         def step(state: Any, value: Any) -> MeasuredProcessOutput:
-            return MeasuredProcessOutput(state, federated_aggregate(value, np.int32(0), add, both, same), nothing())
+            return MeasuredProcessOutput(state, federated_aggregate(value, Count()), nothing())
 
         return process(nothing, step, value_type)
 

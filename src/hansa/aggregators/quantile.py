@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from hansa.aggregators.counts import Count
 from hansa.aggregators.leaves import FLOAT32, INT32, local
 from hansa.aggregators.means import nothing
 from hansa.core.computation import federated_computation
@@ -21,21 +22,14 @@ from hansa.core.intrinsics import (
     federated_zip,
 )
 from hansa.core.round import is_real
-from hansa.core.types import CLIENTS, SERVER, FederatedType, to_type
+from hansa.core.types import CLIENTS, SERVER, FederatedType
 from hansa.errors import ConfigError
 from hansa.templates import EstimationProcess
 
 
-class Tally(NamedTuple):
-    """How many clients answered, and how many of them said yes."""
-
-    clients: np.int32
-    below: np.int32
-
-
 def constant(value: float) -> EstimationProcess:
     """The estimate that never changes."""
-    here = local("constant", lambda: np.float32(value), {}, FLOAT32)
+    here = local("constant", lambda: np.float32(value), {}, FLOAT32, about=repr(value))
     start = federated_computation(nothing)
     state = start.type_signature.result
 
@@ -71,15 +65,15 @@ def quantile_estimation(
     positive(learning_rate, "learning_rate")
     if not (is_real(target_quantile) and 0 <= target_quantile <= 1):
         raise ConfigError("a quantile is between 0 and 1", path="target_quantile", got=repr(target_quantile))
-    first = local("first_estimate", lambda: np.float32(initial_estimate), {}, FLOAT32)
+    first = local("first_estimate", lambda: np.float32(initial_estimate), {}, FLOAT32, about=repr(initial_estimate))
     at_most = local("at_most", lambda value, bound: np.int32(value <= bound), {"value": FLOAT32, "bound": FLOAT32}, INT32)
 
-    def moved(estimate: Any, told: Tally) -> Any:
-        if told.clients == 0:
-            return np.float32(estimate)
-        return np.float32(estimate * math.exp(-learning_rate * (told.below / told.clients - target_quantile)))
+    def moved(estimate: Any, below: Any, clients: Any) -> Any:
+        share = below / clients if clients else target_quantile  # nobody answered: it stays
+        return np.float32(estimate * math.exp(-learning_rate * (share - target_quantile)))
 
-    move = local("move_estimate", moved, {"estimate": FLOAT32, "told": to_type(Tally)}, FLOAT32)
+    about = f"quantile={target_quantile}, learning_rate={learning_rate}"
+    move = local("move_estimate", moved, {"estimate": FLOAT32, "below": INT32, "clients": INT32}, FLOAT32, about=about)
 
     @federated_computation
     def initialize() -> Any:
@@ -90,12 +84,8 @@ def quantile_estimation(
     def next_fn(state: Any, value: Any) -> Any:
         estimate = state["current_estimate"]
         below = federated_map(at_most, (value, federated_broadcast(estimate)))
-        told = (
-            _securely(below)
-            if secure_estimation
-            else federated_aggregate(below, Tally(np.int32(0), np.int32(0)), _ADD, _BOTH, _SAME)
-        )
-        return federated_zip(OrderedDict(current_estimate=federated_map(move, (estimate, told))))
+        told, clients = _counted(below, secure=secure_estimation)
+        return federated_zip(OrderedDict(current_estimate=federated_map(move, (estimate, told, clients))))
 
     def report(state: Any) -> Any:
         return state["current_estimate"]
@@ -116,7 +106,7 @@ def estimated(value: float | EstimationProcess, path: str) -> EstimationProcess:
 def affine(process: EstimationProcess, *, multiplier: float = 1.0, increment: float = 0.0) -> EstimationProcess:
     """The process whose estimate is `multiplier` times the given one's, plus `increment`."""
     change = lambda estimate: np.float32(estimate * multiplier + increment)  # noqa: E731  named below, as plans print it
-    return process.map(local("affine", change, {"estimate": FLOAT32}, FLOAT32))
+    return process.map(local("affine", change, {"estimate": FLOAT32}, FLOAT32, about=f"{multiplier} times, plus {increment}"))
 
 
 def positive(value: Any, path: str) -> float:
@@ -130,16 +120,8 @@ def positive(value: Any, path: str) -> float:
     return float(value)
 
 
-def _securely(below: Any) -> Any:
-    """The same tally, of which the server sees the sums alone."""
-    count = federated_secure_sum(federated_value(np.int32(1), CLIENTS), 1)
-    return federated_zip(Tally(count, federated_secure_sum(below, 1)))
-
-
-# A site counts once, whatever number it sends.
-_TALLY = to_type(Tally)
-_ADD = local(
-    "tally", lambda t, b: Tally(t.clients + np.int32(1), t.below + np.int32(b > 0)), {"tally": _TALLY, "below": INT32}, _TALLY
-)
-_BOTH = local("both", lambda a, b: Tally(a.clients + b.clients, a.below + b.below), {"left": _TALLY, "right": _TALLY}, _TALLY)
-_SAME = local("same", lambda tally: tally, {"tally": _TALLY}, _TALLY)
+def _counted(yes: Any, *, secure: bool) -> tuple[Any, Any]:
+    """How many clients said yes, and how many answered."""
+    if not secure:
+        return federated_aggregate(yes, Count(positive=True)), federated_aggregate(yes, Count())
+    return federated_secure_sum(yes, 1), federated_secure_sum(federated_value(np.int32(1), CLIENTS), 1)

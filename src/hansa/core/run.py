@@ -8,14 +8,14 @@ from typing import Any
 
 from hansa.core.computation import Computation
 from hansa.core.executor import compute
-from hansa.core.graph import Node, Parameter, Reduce, inputs, walk
+from hansa.core.graph import Node, Parameter, Reduce, inputs, member_of, walk
 from hansa.core.plan import Stage, plan
 from hansa.core.protocols import Federation
 from hansa.core.reduce import as_tree, reducer
 from hansa.core.round import Policy, begin
 from hansa.core.task import Expect, Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec
-from hansa.core.types import CLIENTS
+from hansa.core.types import CLIENTS, TensorType
 from hansa.core.values import conform, pack
 from hansa.errors import QuorumError, TraceError, UpdateError
 
@@ -115,7 +115,8 @@ def _task(stage: Stage, values: dict[int, Any], ctx: FLContext, secure: tuple[st
         if reduce.kind == "using":
             like = _start(reduce, values, ctx)
             weight = None if reduce.weight is None else stage.labels[id(reduce.weight)]
-            spec = None if like is None else Spec.of(like)
+            alone = isinstance(member_of(reduce.value.type), TensorType)  # it travels without a tree around it
+            spec = None if like is None else Spec.of({"": like["value"]} if alone else like)
             expects.append(Expect(stage.labels[id(reduce.value)], spec, weight, reduce.weight_cap))
     return Task(stage.task, Shareable(body), ctx.round, expect=tuple(expects), secure=secure)
 

@@ -16,7 +16,9 @@ from hansa.core.round import is_real
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError
 from hansa.learning import schedules
+from hansa.learning.composed import composes
 from hansa.learning.schedules import Schedule
+from hansa.templates import AggregationFactory, AggregationProcess
 
 
 class Options(TypedDict, total=False):
@@ -27,7 +29,8 @@ class Options(TypedDict, total=False):
     site may claim. personal: path patterns of layers that stay at the site. keep_local: each site keeps its model as it is after
     its training, for `cross_site(local=True)`. standardise: impute and scale features by a federated statistics round. quorum,
     deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the learner's).
-    evaluate_every, evaluate_sites, monitor, patience: see learning.rounds.Watch. aggregator: instead of the algorithm's own. test:
+    evaluate_every, evaluate_sites, monitor, patience: see learning.rounds.Watch. aggregator: instead of the algorithm's own, a
+    streaming one or one of hansa.aggregators. test:
     data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
     """
 
@@ -50,7 +53,7 @@ class Options(TypedDict, total=False):
     evaluate_sites: Literal["cohort", "all", "none"]
     monitor: str | None
     patience: int | None
-    aggregator: Aggregator[Any]
+    aggregator: Aggregator[Any] | AggregationProcess | AggregationFactory
     test: Dataset | Callable[[], Dataset] | None
     init: Tree | None
 
@@ -118,10 +121,10 @@ def _check_weights(options: Options) -> None:
     if not (cap == math.inf or (is_real(cap) and cap > 0)):
         raise ConfigError("not the largest weight", path="weight_cap", expected="a number > 0", got=repr(cap))
     aggregator = given.get("aggregator")
-    if aggregator is not None and not all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish")):
-        raise ConfigError(
-            "not an Aggregator", path="aggregator", got=type(aggregator).__name__, expected="zero, add, merge, finish"
-        )
+    streaming = all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish"))
+    if aggregator is not None and not (streaming or composes(aggregator)):
+        expected = "zero, add, merge, finish; or an AggregationProcess, or a factory of hansa.aggregators"
+        raise ConfigError("not an Aggregator", path="aggregator", got=type(aggregator).__name__, expected=expected)
 
 
 def _check_models(options: Options) -> None:

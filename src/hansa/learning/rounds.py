@@ -19,6 +19,7 @@ from hansa.core.types import FederatedType
 from hansa.core.values import pack, unpack
 from hansa.core.workflow import Outcome, Process
 from hansa.errors import ConfigError, NotFiniteError
+from hansa.learning.composed import measured
 
 # What may befall every evaluation of a round without a metric being at fault: the model has diverged, the sites are gone.
 _PASSING = (NotFiniteError.code, "lost")
@@ -147,8 +148,10 @@ class Rounds:
 
     def _train(self, federation: Federation, state: Any, number: int) -> tuple[Round, dict[str, Any]]:
         done = self.train(self.process, federation, state, number, self.policy)
+        after, told = measured(done.result)
+        done = replace(done, result=after)
         sites = {site: dict(values) for site, values in done.metrics.items()}
-        record: dict[str, Any] = {"round": number, "global": _pooled(sites), "sites": sites, "refused": [], "lost": []}
+        record: dict[str, Any] = {"round": number, "global": {**_pooled(sites), **told}, "sites": sites, "refused": [], "lost": []}
         _missed(record, None, done.refused, [reply.site for reply in done.lost])
         return done, record
 

@@ -7,9 +7,9 @@ rest. See `fedavg.py`, the shortest.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -23,11 +23,21 @@ from hansa.core.protocols import Aggregator, BatchLearner, Dataset, FitConfig, L
 from hansa.core.round import Policy
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Tree
-from hansa.core.types import SERVER, TREE, Clients, ObjectType, Server, TensorType, Type, to_type
+from hansa.core.types import (
+    SERVER,
+    TREE,
+    Clients,
+    ObjectType,
+    Server,
+    TensorType,
+    Type,
+    to_type,
+)
 from hansa.core.workflow import Process
 from hansa.errors import ConfigError, DataError
 from hansa.learning import options as option
 from hansa.learning import schedules
+from hansa.learning.composed import composed_round, process_of, with_aggregator
 from hansa.learning.metrics import evaluation, resolve, scorer
 from hansa.learning.on_site import SiteLearner, reported
 from hansa.learning.optimizers import Optimizer, advance
@@ -36,18 +46,12 @@ from hansa.learning.personal import Personal, memory_of
 from hansa.learning.rounds import Rounds, Watch
 from hansa.learning.schedules import Checked, Constant
 from hansa.learning.standardise import Standardised, standardised_start
+from hansa.learning.state import State
+from hansa.templates import AggregationProcess
 
 __all__ = ["ClientStep", "Options", "Setup", "State", "admitted", "memory_of", "training"]
 
 TRAINING: tuple[tuple[str, Type], ...] = (("model", TREE), ("round", TensorType(np.int32)))
-
-
-class State(NamedTuple):
-    """The server's state: the model, the number of finished rounds, and what the algorithm keeps besides (may be empty)."""
-
-    model: Tree
-    round: int
-    extra: Tree
 
 
 class ClientStep(NamedTuple):
@@ -103,21 +107,33 @@ class Setup:
 
     @property
     def aggregator(self) -> Aggregator[Any]:
-        """How updates are combined: the option's, else the weighted mean."""
-        return self.options.get("aggregator") or Mean()
+        """How updates are combined, one after the other: the option's, else the weighted mean.
+
+        Raises:
+            ConfigError: the option's is a composed one, which `round_of` alone takes.
+        """
+        if self.composed is not None:
+            hint = "fedavg, fedprox, fedopt and fedper take composed ones"
+            raise ConfigError("this algorithm takes a streaming aggregator", path="aggregator", got=repr(self.composed), hint=hint)
+        return cast("Aggregator[Any]", self.options.get("aggregator")) or Mean()
+
+    @functools.cached_property
+    def composed(self) -> AggregationProcess | None:
+        """The aggregation with a state of its own, where the option is one."""
+        return process_of(self.options.get("aggregator"))
 
     @property
     def weight_cap(self) -> float:
         """The largest weight that a site may claim."""
         return self.options.get("weight_cap", float("inf"))
 
-    @cached_property
+    @functools.cached_property
     def schedule(self) -> Checked | None:
         """The clients' step size by finished rounds; None leaves the learner's own."""
         spec = self.options.get("client_lr")
         return None if spec is None else schedules.of(spec, path="client_lr")
 
-    @cached_property
+    @functools.cached_property
     def personal(self) -> Personal:
         """The layers that stay at the site."""
         o = self.options
@@ -202,23 +218,28 @@ class Setup:
         """What leaves the client after an update."""
         return ClientStep(delta, self.weight(update.examples), {"train_loss": update.loss, "examples": float(update.examples)})
 
-    def combine(self, step: ClientStep, *, like: Tree) -> Tree:
-        """While a round is traced: the clients' changes combined at the server, each behind the gate."""
-        return federated_aggregate(step.delta, self.aggregator, weight=step.weight, like=like, weight_cap=self.weight_cap)
-
     def round_of(self, name: str, train: LocalFunction, server: Callable[[State, Tree], State]) -> Computation:
         """The round of an algorithm that is a pair of functions: what a site does, and what the server makes of the changes.
 
         The shared leaves and the number of finished rounds go out to `train`; its changes come back combined to `server`.
         """
+        if self.composed is not None:
+            return composed_round(
+                self.composed, functools.partial(self.trained, train), server, name=name, weight_cap=self.weight_cap
+            )
 
         def next_round(state: Server[State], data: Clients[Dataset]) -> Server[State]:
-            shared = federated_map(self.shared, state.model)
-            step = federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
-            return federated_map(server, (state, self.combine(step, like=shared)))
+            shared, step = self.trained(train, state, data)
+            delta = federated_aggregate(step.delta, self.aggregator, weight=step.weight, like=shared, weight_cap=self.weight_cap)
+            return federated_map(server, (state, delta))
 
         next_round.__name__ = name
         return federated_computation(next_round)
+
+    def trained(self, train: LocalFunction, state: State, data: Dataset) -> tuple[Tree, ClientStep]:
+        """While a round is traced: the shared leaves of the model, and what the clients make of them."""
+        shared = federated_map(self.shared, state.model)
+        return shared, federated_map(train, (federated_broadcast(shared), federated_broadcast(state.round), data))
 
     def advanced(
         self, state: State, delta: Tree, *, lr: float = 1.0, optimizer: Optimizer | None = None, extra: Tree | None = None
@@ -243,14 +264,13 @@ class Setup:
         def first_state(*, ctx: FLContext) -> State:
             return state_of(self.personal.start(ctx.seed))
 
-        if isinstance(self.learner, Standardised) and not self.personal.own_statistics:
-            return standardised_start(self.personal.start, state_of, State)
-
         @federated_computation
         def initialize() -> Server[State]:
             return federated_eval(first_state, SERVER)
 
-        return initialize
+        if isinstance(self.learner, Standardised) and not self.personal.own_statistics:
+            initialize = standardised_start(self.personal.start, state_of, State)
+        return initialize if self.composed is None else with_aggregator(initialize, self.composed)
 
     def rounds(
         self,

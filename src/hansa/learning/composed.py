@@ -100,9 +100,15 @@ def with_aggregator(initialize: Computation, process: AggregationProcess) -> Com
         return federated_zip(AggregatingState(state.model, state.round, state.extra, called(process.initialize)))
 
     kinds = [each.type for each in initialize.parameters]
-    first: Callable[..., Any] = (lambda data: start(data)) if kinds else (lambda: start())
-    first.__name__ = initialize.name
-    return federated_computation(first, *kinds)
+
+    def of_data(data: Any) -> Any:
+        return start(data)
+
+    def of_nothing() -> Any:
+        return start()
+
+    of_data.__name__ = of_nothing.__name__ = initialize.name
+    return cast(Computation, federated_computation(of_data if kinds else of_nothing, *kinds))
 
 
 def measured(result: Any) -> tuple[Any, dict[str, float]]:

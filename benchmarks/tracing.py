@@ -14,6 +14,7 @@ from hansa.core.plan import plan
 from hansa.core.rng import generator
 from hansa.core.trees import Array
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType, to_type
+from hansa.document import planned
 from hansa.local import local_computation
 
 CLIENTS_OF_A_ROUND, BATCHES, ROWS, TENSORS = 10, 5, 20, 500
@@ -73,7 +74,7 @@ def round_of_many() -> None:
         moved = federated_map(lambda own, other: {**own, **other}, (federated_broadcast(model), data))
         return federated_mean(list(data)), federated_sum(moved)
 
-    _ = plan(federated_computation(body, FederatedType(kind, SERVER), FederatedType(kind, CLIENTS))).hash
+    planned(plan(federated_computation(body, FederatedType(kind, SERVER), FederatedType(kind, CLIENTS))))
 
 
 def run(*, small: bool) -> list[Figure]:
@@ -89,7 +90,7 @@ def run(*, small: bool) -> list[Figure]:
     works = {
         "typed": partial(cost_of, lambda: [traced(weights, clients) for _ in range(10)], 10),
         "by hand": partial(cost_of, lambda: [by_hand(weights, clients) for _ in range(10)], 10),
-        "trace": partial(cost_of, lambda: [plan(next_round()).hash for _ in range(10)], 10),
+        "trace": partial(cost_of, lambda: [planned(plan(next_round())) for _ in range(10)], 10),
         "unpack": partial(cost_of, struct_of_many),
         "plan": partial(cost_of, round_of_many),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -34,6 +35,16 @@ def load_reference(reference: str, *, base: Path | None = None) -> object:
 
 
 FILE_MODULE = "hansa_job_"
+_FILE_MODULE = re.compile(rf"\b{FILE_MODULE}(\w+)_[0-9a-f]{{8}}\b")
+
+
+def plainly(text: str) -> str:
+    """The text with the modules of files that were loaded by reference under the files' own names, wherever the files lie.
+
+    >>> plainly("hansa_job_digits_0a1b2c3d:local_step")
+    'digits:local_step'
+    """
+    return _FILE_MODULE.sub(r"\1", text)
 
 
 def _file_module(place: str, base: Path | None) -> ModuleType:

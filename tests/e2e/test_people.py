@@ -217,12 +217,18 @@ def test_the_command_line_shows_sites_and_the_record(project: Path) -> None:
     assert (code, json.loads(out)["ok"]) == (0, True)
 
 
-def test_check_says_what_would_run_and_who_has_the_data(project: Path) -> None:
-    code, out, _ = hansa(project, "job", "check", REFERENCE, "--json")
-    said = json.loads(out)
-    assert code == 0
+def test_plan_says_what_would_run_and_by_which_hashes_it_is_known() -> None:
+    def planned(option: str) -> str:
+        command = [sys.executable, "-m", "hansa.cli", "job", "plan", REFERENCE, option]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    said = json.loads(planned("--json"))
     assert (said["job"], said["data"], list(said["files"])) == ("hearts", "heart", ["jobs.py"])
-    assert len(said["code_hash"]) == 64
+    assert (len(said["code_hash"]), len(said["job_hash"])) == (64, 64)
+    assert {name for each in said["computations"] for name in (stage["task"] for stage in each["stages"])} >= {"local_train"}
+    told = planned("--types")
+    assert said["plan"] in told
+    assert "  work       (<own=<data={Dataset}@CLIENTS>" in told
 
 
 def test_a_kit_of_a_site_and_a_server_that_is_gone_are_named(project: Path, tmp_path: Path) -> None:

@@ -86,10 +86,10 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a run's bundle says of it: the printed plan, and the SHA-256 of each file of its code."""
+    """What a run's bundle says of it: its plan as people read it and as its author signed it, its hash, and that of each file."""
 
     plan: str
-    plan_hash: str
+    document: dict[str, Any]
     job_hash: str
     reference: str
     files: dict[str, str]

@@ -54,26 +54,22 @@ def clone(name: RunName, *, kit: Kit, seed: Seed = None, wait: Wait = False, as_
         _submitted(session.clone(name, seed=seed), kit, wait=wait, as_json=as_json)
 
 
-@job.command("check", epilog="Example: hansa job check digits.py:job --kit fed/kits/admin")
-def check(
+@job.command("plan", epilog="Example: hansa job plan digits.py:job --types")
+def plan(
     reference: JobReference,
     *,
-    kit: Annotated[Path | None, typer.Option("--kit", envvar="HANSA_KIT", help="Also ask which sites have the data.")] = None,
+    types: Annotated[bool, typer.Option("--types", help="Also the type of each phase.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What would run where and what would leave; nothing is submitted."""
+    """What would run where, on which data, and what would leave: what you would sign and sites would read. Nothing is submitted."""
     from hansa.admin import shown
     from hansa.runtime.client.policy import code_hash
     from hansa.runtime.jobs.build import build
     from hansa.runtime.jobs.bundle import open_bundle
 
     data = build(reference)
-    manifest = open_bundle(data).manifest
-    sites = []
-    if kit is not None:
-        with _session(kit) as session:
-            sites = session.sites()
-    shown.checked(manifest, len(data), sites, code_hash(manifest), as_json=as_json)
+    bundle = open_bundle(data)
+    shown.planned(bundle, len(data), code_hash(bundle.manifest), types=types, as_json=as_json)
 
 
 @job.command("list", epilog="Example: hansa job list --kit fed/kits/admin")
@@ -262,8 +258,7 @@ def _code_hash(said: Plan | None) -> str:
 
     if said is None:
         return ""
-    hashes = {"job_hash": said.job_hash, "plan_hash": said.plan_hash}
-    return code_hash(Manifest(reference=said.reference, job="", data="", plan=said.plan, files=said.files, **hashes))  # type: ignore[arg-type]  # texts
+    return code_hash(Manifest(reference=said.reference, job="", data="", plan_hash=said.job_hash, files=said.files))
 
 
 def _exit_as(status: Status) -> None:

@@ -17,27 +17,25 @@ from hansa.admin.client import Run
 from hansa.admin.here.local import Local
 from hansa.files import storage_error
 from hansa.runtime.audit.chain import inert
-from hansa.runtime.manifest import Manifest
+from hansa.runtime.jobs.bundle import Bundle
 from hansa.runtime.store.event import Event
 
 
-def checked(manifest: Manifest, size: int, sites: Sequence[Site], code: str, *, as_json: bool) -> None:
-    """What a job would do. `code` is the hash by which sites approve it; `sites` are those to say of whether they have the data."""
-    having = [site.site for site in sites if manifest.data in site.data]
+def planned(bundle: Bundle, size: int, code: str, *, types: bool, as_json: bool) -> None:
+    """What a job would do, with the types of its phases if wanted. `code` is the hash by which sites approve it."""
+    manifest, document = bundle.manifest, bundle.plan
     if as_json:
-        facts: dict[str, Any] = {"job": manifest.job, "data": manifest.data, "job_hash": manifest.job_hash, "code_hash": code}
-        facts |= {"plan_hash": manifest.plan_hash, "requires": manifest.requires, "bytes": size}
-        json({**facts, "files": manifest.files, "plan": manifest.plan, "sites": having})
+        facts = {"job_hash": manifest.plan_hash, "code_hash": code, "bytes": size, "files": manifest.files}
+        json({**msgspec.to_builtins(document), **facts, "plan": str(document)})
         return
-    typer.echo(manifest.plan)
+    typer.echo(str(document))
+    if types:
+        typer.echo(f"\n{document.phases()}")
     typer.echo(f"\nbundle     {size:,} bytes, {len(manifest.files)} file(s): {', '.join(sorted(manifest.files))}")
+    typer.echo(f"job hash   {manifest.plan_hash}  (of this plan; signed by its author)")
     typer.echo(f"code hash  {code}  (sites approve code by it)")
     if manifest.requires:
         typer.echo(f"requires   {', '.join(manifest.requires)}")
-    if sites:
-        missing = [site.site for site in sites if site.site not in having]
-        typer.echo(f"sites      {', '.join(having) or 'none'} have data {manifest.data!r}")
-        typer.echo(f"           without, or never heard of: {', '.join(missing)}" if missing else "           all of them")
 
 
 def runs(found: Sequence[Status], *, as_json: bool) -> None:
@@ -65,7 +63,7 @@ def run(status: Status, said: Plan | None, code: str, *, plan: bool, hashes: boo
     facts |= {"ended": _when(status.ended), "sites": ", ".join(status.sites), "accepted": ", ".join(status.accepted)}
     facts |= {"metrics": _metrics(status)}
     if said is not None and hashes:
-        facts |= {"job hash": said.job_hash, "plan hash": said.plan_hash, "code hash": code, "bundle": status.bundle}
+        facts |= {"job hash": said.job_hash, "code hash": code, "bundle": status.bundle}
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:<10} {inert(value)}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
+from hansa import registry
 from hansa.core.computation import Computation
 from hansa.core.executor import Executor, FunctionExecutor
-from hansa.core.plan import Plan, plan, without_addresses
+from hansa.core.plan import Plan, plan
 from hansa.core.protocols import Filter
 from hansa.core.round import is_real
 from hansa.core.task import FLContext, Shareable, Signal
@@ -91,18 +92,19 @@ class Job:
         found = [*(getattr(flow, "learner", None) for flow in flows), self.executor]
         return [each for each in found if each is not None]
 
+    @property
+    def document(self) -> Any:
+        """What will run where and what leaves, as the document that its author signs: see `hansa.document`."""
+        return cast(Callable[[Job], Any], registry.find("documents", "plan"))(self)
+
     def describe(self) -> str:
-        """What will run where and what leaves, as text."""
-        about = getattr(self.workflow, "about", "") or type(self.workflow).__name__
-        lines = [f"job {self.name} on {self.data!r}: {about}", *map(str, self.plans)]
-        lines += [f"filter at each site: {f!r}" for f in self.filters]
-        asked = {"environment": self.environment or None, "resources": self.resources if self.resources != Resources() else None}
-        return without_addresses("\n".join(lines + [f"{name} at each site: {value!r}" for name, value in asked.items() if value]))
+        """The document as people read it."""
+        return str(self.document)
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the description."""
-        return hashlib.sha256(self.describe().encode()).hexdigest()
+        """The document's SHA-256."""
+        return str(self.document.hash)
 
     def outgoing(self, shareable: Shareable) -> Shareable:
         """Task data as it leaves the server: after `on_task` of those filters that have it."""

@@ -1,21 +1,19 @@
-"""The plan of a computation: which functions run at the clients, on what, and what leaves. Printable and hashed.
+"""The plan of a computation: which functions run at the clients, on what, and what leaves.
 
 Nodes at clients are grouped into stages by how many reductions lie before them. All that one stage reads leaves in one task; what a
-later stage needs of an earlier one at the same client is computed again there, so that sites keep nothing between tasks.
+later stage needs of an earlier one at the same client is computed again there, so that sites keep nothing between tasks. As a
+document, which people read and sign, it is in `hansa.document`.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hansa.core.computation import Computation
 from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Reduce, Select, inputs, walk
-from hansa.core.types import CLIENTS, SERVER, FederatedType, StructType
+from hansa.core.types import CLIENTS, SERVER, FederatedType, FunctionType, StructType
 from hansa.errors import TraceError
 
 
@@ -51,15 +49,10 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The stages of a computation, in order. `str(plan)` is what a site owner reads; `hash` is its SHA-256."""
+    """The stages of a computation, in order."""
 
     computation: Computation
     stages: tuple[Stage, ...]
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """SHA-256 of the printed plan."""
-        return hashlib.sha256(str(self).encode()).hexdigest()
 
     @property
     def secure(self) -> tuple[str, ...]:
@@ -67,23 +60,52 @@ class Plan:
         sums = [reduce.kind for stage in self.stages for reduce in stage.reductions if reduce.kind.startswith("federated_secure")]
         return tuple(dict.fromkeys([*sums, *(apply.secure for stage in self.stages for apply in stage.functions if apply.secure)]))
 
-    def __str__(self) -> str:
-        lines = [f"{self.computation.name} {self.computation.type_signature}"]
-        for number, stage in enumerate(self.stages, 1):
-            lines.append(f"stage {number}: task {stage.task!r}")
-            lines.append(f"  receives   {', '.join(label for label, _ in stage.goes) or 'nothing'}")
-            lines.append(f"  reads here {', '.join(stage.own) or 'nothing'}")
-            lines += [f"  runs       {_shown(apply)}" for apply in stage.functions]
-            lines += [f"  leaves     {_leaving(stage, reduce)}" for reduce in stage.reductions]
-            lines += [f"  reports    the metrics of {apply.fn.name}" for apply in stage.fresh if _reports(apply)]
-        server = [node for node in walk(self.computation.result) if isinstance(node, Apply) and node.placement is SERVER]
-        lines += [f"server: {_shown(node)}" for node in server]
-        return without_addresses("\n".join(lines))
+    @property
+    def report(self) -> FunctionType:
+        """The type of the last phase: from the server's values that the result is made of to the result."""
+        return FunctionType(_struct(_needed([self.computation.result])), self.computation.result.type)
+
+    @property
+    def at_server(self) -> list[Apply]:
+        """The functions that run at the server, in order."""
+        return [node for node in walk(self.computation.result) if isinstance(node, Apply) and node.placement is SERVER]
 
 
-def without_addresses(text: str) -> str:
-    """The text without the memory addresses that an object's plain repr has: they differ from process to process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+class Phases(NamedTuple):
+    """The types of a stage's phases, as of TFF's DistributeAggregateForm: what each takes is given or was made."""
+
+    prepare: FunctionType
+    broadcast: FunctionType
+    work: FunctionType
+    aggregate: FunctionType
+
+
+def phases(stage: Stage) -> Phases:
+    """The types of a stage's phases.
+
+    The server prepares what goes out and what reductions start from; it is broadcast; each client works with it and with its own
+    data; what it reads is aggregated.
+    """
+    sources = [(label, node.source.type) for label, node in stage.goes]
+    starts = _struct(_labelled(r.start for r in stage.reductions if r.start is not None))
+    own = [(node.name, node.type) for node in stage.order if isinstance(node, Parameter)]
+    goes, reads = StructType([(label, node.type) for label, node in stage.goes]), _struct(stage.reads)
+    needed = _needed([*(node.source for _, node in stage.goes), *(r.start for r in stage.reductions if r.start is not None)])
+    return Phases(
+        prepare=FunctionType(_struct(needed), StructType({"goes": StructType(sources), "starts": starts})),
+        broadcast=FunctionType(StructType(sources), goes),
+        work=FunctionType(StructType({"own": StructType(own), "goes": goes}), reads),
+        aggregate=FunctionType(StructType({"starts": starts, "reads": reads}), _struct(_labelled(stage.reductions))),
+    )
+
+
+def _needed(roots: Iterable[Node]) -> tuple[tuple[str, Node], ...]:
+    """The arguments and the reductions' results that the server makes these nodes of."""
+    return _labelled(node for node in _below(roots, Reduce) if isinstance(node, Parameter | Reduce))
+
+
+def _struct(nodes: Iterable[tuple[str, Node]]) -> StructType:
+    return StructType([(label, node.type) for label, node in nodes])
 
 
 def plan(computation: Computation) -> Plan:
@@ -125,7 +147,7 @@ def stages_of(computation: Computation) -> tuple[Stage, ...]:
     for depth in sorted({level[id(r)] for r in reductions}):
         group = tuple(r for r in reductions if level[id(r)] == depth)
         reads = _labelled(n for r in group for n in (r.value, r.weight) if n is not None)
-        inside = _client_nodes(node for _, node in reads)
+        inside = _below((node for _, node in reads), Broadcast)
         functions = [n for n in inside if isinstance(n, Apply)]
         new = [f for f in functions if level[id(f)] == depth - 1] or functions
         goes = _labelled((n for n in inside if isinstance(n, Broadcast)), keep=lambda n: n.source)
@@ -134,14 +156,14 @@ def stages_of(computation: Computation) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _client_nodes(roots: Iterable[Node]) -> list[Node]:
-    """The nodes that are computed at a client, inputs first; a Broadcast is where the server's part begins."""
+def _below(roots: Iterable[Node], end: type[Node]) -> list[Node]:
+    """The nodes that are computed at the place of the roots, inputs first: where `end` is, the other place's part begins."""
     seen: dict[int, Node] = {}
 
     def visit(node: Node) -> None:
         if id(node) in seen:
             return
-        if not isinstance(node, Broadcast):
+        if not isinstance(node, end):
             for source in inputs(node):
                 visit(source)
         seen[id(node)] = node
@@ -157,26 +179,26 @@ def _labelled(nodes: Iterable[Any], keep: Any = lambda n: n) -> tuple[tuple[str,
     taken: set[str] = set()
     for node in nodes:
         if id(node) not in out:
-            out[id(node)] = (_unique(_label(keep(node)), taken), node)
+            out[id(node)] = (_unique(label_of(keep(node)), taken), node)
     return tuple(out.values())
 
 
-def _label(node: Node) -> str:
+def label_of(node: Node) -> str:
     match node:
         case Parameter():
             return node.name
         case Select():
-            return str(node.key) if isinstance(node.key, str) else f"{_label(node.source)}_{node.key}"
+            return str(node.key) if isinstance(node.key, str) else f"{label_of(node.source)}_{node.key}"
         case Apply():
             return node.fn.name
         case Constant():
             return "constant"
         case Broadcast():
-            return _label(node.source)
+            return label_of(node.source)
         case Record():
             return "values"
         case Reduce():
-            return f"{node.kind}_{_label(node.value)}"
+            return f"{node.kind}_{label_of(node.value)}"
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -186,22 +208,3 @@ def _unique(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{n}"
     taken.add(candidate)
     return candidate
-
-
-def _shown(apply: Apply) -> str:
-    args = [_label(a) for a in apply.args] + [f"{k}={_label(v)}" for k, v in apply.kwargs]
-    module = getattr(apply.fn.fn, "__module__", None) or "?"
-    about = f" with {apply.fn.about}" if apply.fn.about else ""
-    backend = f" in {apply.fn.backend}" if apply.fn.backend else ""
-    return f"{module}:{apply.fn.name}({', '.join(args)}) -> {apply.fn.result}{backend}{about}"
-
-
-def _reports(apply: Apply) -> bool:
-    return isinstance(apply.fn.result, StructType) and "metrics" in apply.fn.result.fields()
-
-
-def _leaving(stage: Stage, reduce: Reduce) -> str:
-    how = {"using": repr(reduce.using), "aggregate": "aggregate"}.get(reduce.kind, reduce.kind)
-    weight = f", weighted by {stage.labels[id(reduce.weight)]}" if reduce.weight is not None else ""
-    gate = ", behind the gate" if reduce.kind == "using" else ""
-    return f"{stage.labels[id(reduce.value)]}: {how}{weight}{gate}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -95,6 +96,7 @@ def _collected(fn: Callable[..., Any]) -> Computation:
     """The computation that collects what each site's call of a function gave."""
     local = as_local(fn)
 
+    @functools.wraps(local.fn)  # a plan names the user's function
     def call(*args: Any, **wanted: Any) -> Any:
         gave = local.fn(*args, **wanted)
         return {} if gave is None else gave  # it only prepared something

@@ -70,7 +70,7 @@ def show(run: Run, *, root: Root = Path("runs"), as_json: Json = False) -> None:
         return
     facts = {"run": str(folder.path), "job": info.job, "state": folder.state, "rounds": f"{len(records)} of {info.rounds}"}
     facts |= {"sites": f"{info.sites:,}", "seed": str(info.seed), "engine": f"{info.engine}, {info.workers} worker(s)"}
-    facts |= {"started": info.started, "finished": info.finished or "", "error": info.error or "", "plan hash": info.plan_hash[:16]}
+    facts |= {"started": info.started, "finished": info.finished or "", "error": info.error or "", "job hash": info.job_hash[:16]}
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:<10} {value}")

@@ -48,7 +48,6 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None
     settings: dict[str, Any] = {}
     plan: str = ""
-    plan_hash: str = ""
     seed: int = 0
     slots: list[str] | int = []
     engine: str = "loop"

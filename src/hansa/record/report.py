@@ -209,7 +209,7 @@ def _trouble(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _how(info: RunInfo) -> dict[str, object]:
     facts: dict[str, object] = {"seed": info.seed, "engine": info.engine, "workers": info.workers, "threads": info.threads}
-    facts |= {"deterministic": info.deterministic, "job hash": info.job_hash, "plan hash": info.plan_hash, "run": info.id}
+    facts |= {"deterministic": info.deterministic, "job hash": info.job_hash, "run": info.id}
     if info.reference is not None:
         facts["loaded from"] = " ".join([info.reference.path, *(f"--set {o}" for o in info.reference.overrides)])
     return facts

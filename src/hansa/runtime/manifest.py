@@ -1,4 +1,4 @@
-"""A job as it travels: a zip of the user's code with a manifest of hashes, the printed plan and the author's signature.
+"""A job as it travels: a zip of the user's code with its plan, a manifest of hashes and the author's signature.
 
 `hansa` itself is never in it: that is the site's own install.
 """
@@ -18,15 +18,17 @@ from hansa.core.job import Job
 from hansa.errors import JobReferenceError
 from hansa.references import load_reference
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
+PLAN: Final = "plan.json"
 PACKED: Final = 64 << 20  # bytes
 ENTRIES: Final = 2_000
 NAME: Final = re.compile(r"(?=.{1,200}$)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,9}")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a bundle says of itself. `files` are SHA-256 by path. `plan` says what runs and what leaves: a claim, for people.
+    """What a bundle says of itself. `files` are SHA-256 by path, `plan_hash` is that of its plan: what runs
+    and what leaves, a claim.
 
     `chain` is the author's certificates, `signature` theirs over `signed`; both in base64. `core` does not check them.
     """
@@ -34,10 +36,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     format: int = FORMAT
     reference: str
     job: str
-    job_hash: str
     data: str
     seed: int = 0
-    plan: str
     plan_hash: str
     requires: list[str] = []
     progress_s: float | None = 300.0
@@ -53,7 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     @property
     def signed(self) -> bytes:
         """The bytes that the author signs: all but the signature."""
-        return b"hansa bundle 1\n" + msgspec.json.encode(msgspec.structs.replace(self, signature=""), order="deterministic")
+        return b"hansa bundle 2\n" + msgspec.json.encode(msgspec.structs.replace(self, signature=""), order="deterministic")
 
 
 def load_job(folder: Path, reference: str) -> Job:

@@ -261,7 +261,6 @@ class _Recorder:
                 reference=origin.reference,
                 settings=dict(origin.settings),
                 plan=job.describe(),
-                plan_hash=job.plans[0].hash if job.plans else "",
                 seed=seed,
                 slots=list(names) if len(names) <= 10_000 else len(names),
                 versions=versions(),

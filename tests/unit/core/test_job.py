@@ -107,4 +107,4 @@ def test_a_workflow_without_computations_serves_its_own_tasks() -> None:
 
     job = Job("a", workflow, executor=Echo())
     assert job.plans == []
-    assert job.describe() == "job a on 'data': function"
+    assert job.describe() == f"job a on 'data': function\nexecutor at each site: {__name__}:Echo"

@@ -272,7 +272,7 @@ def _show_code(what: Any, lines: list[str]) -> None:
 
     manifest = what.bundle.manifest
     typer.echo(f"job     {inert(manifest.job)} of {inert(manifest.author)} (run {what.run})\ncode    {what.code}", err=True)
-    for line in (*manifest.plan.splitlines(), "", *(lines or ["nothing is new in it"])):
+    for line in (*str(what.bundle.plan).splitlines(), "", *(lines or ["nothing is new in it"])):
         colour = {"+": typer.colors.GREEN, "-": typer.colors.RED}.get(line[:1])
         typer.secho(inert(line), err=True, fg=colour)
 

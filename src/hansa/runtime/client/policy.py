@@ -50,7 +50,7 @@ class Decision:
 def decide(policy: SitePolicy | None, asked: Asked, now: datetime) -> Decision:
     """What a site with that policy says at the local time `now`. Without a policy it says no.
 
-    >>> manifest = Manifest(reference="job.py:job", job="j", job_hash="", data="heart", plan="", plan_hash="")
+    >>> manifest = Manifest(reference="job.py:job", job="j", data="heart", plan_hash="")
     >>> asked = Asked(author="ada", org="Uni", project="hearts", manifest=manifest, here=["heart"])
     >>> decide(SitePolicy(authors=("ada",), code="any"), asked, datetime(2024, 1, 1)).verdict
     'accept'

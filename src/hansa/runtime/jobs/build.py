@@ -17,7 +17,7 @@ import msgspec
 
 from hansa.errors import InputError
 from hansa.references import load_reference
-from hansa.runtime.manifest import ENTRIES, MANIFEST, NAME, PACKED, Manifest, load_job
+from hansa.runtime.manifest import ENTRIES, MANIFEST, NAME, PACKED, PLAN, Manifest, load_job
 
 _LEFT_OUT: Final = {"__pycache__", "runs"}
 
@@ -42,15 +42,15 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
     brought = [each for made in job.workers for each in getattr(made, "files", ())]
     paths = {*own, *(path for each in (*include, *job.include, *brought) for path in _below((root / each).resolve()))}
     files = {_relative(path, root): path.read_bytes() for path in sorted(paths)}
-    plan = job.describe()
+    if own_names := sorted(files.keys() & {MANIFEST, PLAN}):
+        raise InputError("the name of a file is the bundle's own", path=own_names[0], hint="call it something else")
+    plan = job.document
     manifest = Manifest(
         reference=within,
         job=job.name,
-        job_hash=job.hash,
         data=job.data,
         seed=job.seed or 0,
-        plan=plan,
-        plan_hash=hashlib.sha256(plan.encode()).hexdigest(),
+        plan_hash=plan.hash,
         requires=sorted(job.requires),
         progress_s=job.progress_s,
         environment=job.environment,
@@ -63,7 +63,7 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
         chain = [base64.b64encode(each).decode() for each in sign.chain]
         manifest = msgspec.structs.replace(manifest, author=sign.author, chain=chain)
         manifest = msgspec.structs.replace(manifest, signature=base64.b64encode(sign.sign(manifest.signed)).decode())
-    return _pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), **files})
+    return _pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), PLAN: plan.content, **files})
 
 
 def _sources(reference: str) -> tuple[Path, list[Path], str]:

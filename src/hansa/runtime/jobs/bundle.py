@@ -17,9 +17,10 @@ from typing import Final
 
 import msgspec
 
+from hansa.document import Document, read_document
 from hansa.errors import InputError
 from hansa.files import storage_error
-from hansa.runtime.manifest import ENTRIES, FORMAT, MANIFEST, NAME, PACKED, Manifest
+from hansa.runtime.manifest import ENTRIES, FORMAT, MANIFEST, NAME, PACKED, PLAN, Manifest
 
 _HEADER: Final = 30  # bytes of an entry's local header, before its name
 _END: Final = 22  # bytes of the last record
@@ -42,9 +43,10 @@ LIMITS: Final = Limits()
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was opened: its manifest, and the content of its files by path."""
+    """A bundle that was opened: its manifest, its plan, and the content of its files by path."""
 
     manifest: Manifest
+    plan: Document
     files: Mapping[str, bytes] = field(repr=False)
 
 
@@ -52,9 +54,10 @@ def open_bundle(data: bytes, *, limits: Limits = LIMITS) -> Bundle:
     """The bundle in the bytes, every file as its manifest says. Whose signature it carries is not checked here.
 
     Raises:
-        InputError: it is no such archive; names the entry and the rule.
+        InputError: it is no such archive; names the entry and the rule. VersionError: its plan is of another version.
     """
     files = _unpack(data, limits)
+    plan = files.pop(PLAN, b"")
     try:
         manifest = msgspec.json.decode(files.pop(MANIFEST, b""), type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -64,7 +67,18 @@ def open_bundle(data: bytes, *, limits: Limits = LIMITS) -> Bundle:
     found = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     if wrong := {path for path, _ in found.items() ^ manifest.files.items()}:
         raise InputError("a file is not the one of the manifest", path=min(wrong))
-    return Bundle(manifest, files)
+    if hashlib.sha256(plan).hexdigest() != manifest.plan_hash:
+        raise InputError("the plan is not the one of the manifest", path=PLAN)
+    return Bundle(manifest, _agreed(manifest, read_document(plan)), files)
+
+
+def _agreed(manifest: Manifest, plan: Document) -> Document:
+    """The plan, if it asks for what the manifest asks for: that is what machines go by, the plan what people read."""
+    for name in ("job", "data", "requires", "environment", "cores", "gpus", "memory_mb"):
+        got, expected = getattr(plan, name), getattr(manifest, name)
+        if got != expected:
+            raise InputError("the plan says something else than the manifest", path=f"{PLAN} {name}", got=got, expected=expected)
+    return plan
 
 
 def extract(bundle: Bundle, folder: Path) -> Path:

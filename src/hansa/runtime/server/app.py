@@ -14,7 +14,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 | DELETE /api/runs/{id} | | 204; the run must have ended |
 | GET /api/runs/{id}/files | | {"files": [{"path", "bytes"}, ..]}: the run folder |
 | GET /api/runs/{id}/files/{path} | header Range | 200 or 206, bytes |
-| GET /api/runs/{id}/plan | | {"plan": text, "plan_hash", "job_hash", "reference", "files": {path: sha256}} |
+| GET /api/runs/{id}/plan | | {"plan": text, "document", "job_hash", "reference", "files": {path: sha256}} |
 | GET /api/sites | | {"sites": [site, ..]} |
 | POST /api/sites/{name}/disable, enable | {"reason": ""}? | site |
 | GET /api/audit | ?stream=project&after=0 | {"streams": [..], "events": [link, ..], "after": n}; at most 1,000 |

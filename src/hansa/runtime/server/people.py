@@ -19,8 +19,7 @@ from hansa.errors import InputError, RefusedError, StorageError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Member, Policy
 from hansa.runtime.authz.rights import permits
-from hansa.runtime.jobs.bundle import open_bundle
-from hansa.runtime.manifest import Manifest
+from hansa.runtime.jobs.bundle import Bundle, open_bundle
 from hansa.runtime.server.door import Asker, Door
 from hansa.runtime.server.inbox import Inbox
 from hansa.runtime.server.live import Live
@@ -91,7 +90,8 @@ class People:
             hint = "its administrator has to free some space; runs that are under way go on then, and nothing is lost"
             raise StorageError("the server's disk is nearly full: it takes no new work", hint=hint)
         policy = self.door.policy
-        manifest, size = await asyncio.to_thread(self._manifest, asked.bundle, policy)
+        bundle, size = await asyncio.to_thread(self._bundle, asked.bundle, policy)
+        manifest = bundle.manifest
         author = check_author(manifest, ca=self.ca, policy=policy, now=datetime.now(UTC).timestamp())
         if author.name != asker.name:
             raise RefusedError("the bundle is another author's", got=author.name, expected=asker.name, hint="submit your own job")
@@ -108,7 +108,7 @@ class People:
             bundle=asked.bundle,
             bundle_bytes=size,
             data=manifest.data,
-            job_hash=manifest.job_hash,
+            job_hash=manifest.plan_hash,
             reference=manifest.reference,
             seed=manifest.seed if asked.seed is None else asked.seed,
             sites=sites,
@@ -224,8 +224,8 @@ class People:
     async def plan(self, asker: Asker, name: str) -> PlanView:
         """What runs and what leaves, as the run's bundle says."""
         run = await self.run(asker, name)
-        manifest, _ = await asyncio.to_thread(self._manifest, run.what.bundle, self.door.policy)
-        return PlanView(manifest.plan, manifest.plan_hash, manifest.job_hash, manifest.reference, manifest.files)
+        bundle, _ = await asyncio.to_thread(self._bundle, run.what.bundle, self.door.policy)
+        return PlanView(str(bundle.plan), bundle.plan, bundle.manifest.plan_hash, bundle.manifest.reference, bundle.manifest.files)
 
     async def sites(self, asker: Asker) -> list[SiteView]:
         """The sites of the roster."""
@@ -272,14 +272,14 @@ class People:
     def _read(self, stream: str, after: int) -> list[Event]:
         return list(itertools.islice(self.events.read(stream, after), PAGE))
 
-    def _manifest(self, digest: str, policy: Policy) -> tuple[Manifest, int]:
+    def _bundle(self, digest: str, policy: Policy) -> tuple[Bundle, int]:
         size, most = self.inbox.blobs.size(digest), policy.rules.max_job_mb << 20
         if size is None:
             raise NotThereError("the bundle is not here", path=digest, hint="upload it first: PUT /v1/blobs/{digest}")
         if size > most:
             raise RefusedError("the bundle is too large for this project", got=f"{size:,} bytes", expected=f"at most {most:,}")
         with self.inbox.blobs.open(digest) as file:
-            return open_bundle(file.read()).manifest, size
+            return open_bundle(file.read()), size
 
 
 def _sites(policy: Policy, wanted: Sequence[str] | None) -> list[str]:

@@ -70,7 +70,6 @@ class _Recorder:
                 job=job.name,
                 job_hash=job.hash,
                 plan=job.describe(),
-                plan_hash=job.plans[0].hash if job.plans else "",
                 seed=self.start.seed,
                 slots=self.start.sites,
                 engine="deployed",

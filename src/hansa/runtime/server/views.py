@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from hansa.document import Document
 from hansa.runtime.authz.policy import Member, Revoked
 from hansa.runtime.protocol.messages import Progress
 from hansa.runtime.server.presence import Presence
@@ -94,10 +95,10 @@ class FileList(msgspec.Struct, frozen=True):
 
 
 class PlanView(msgspec.Struct, frozen=True):
-    """What runs and what leaves, as the bundle's manifest has it; `files` are SHA-256 by path."""
+    """What runs and what leaves, as the bundle has it: for people, and as its author signed it; `files` are SHA-256 by path."""
 
     plan: str
-    plan_hash: str
+    document: Document
     job_hash: str
     reference: str
     files: dict[str, str]

@@ -13,7 +13,7 @@ from hansa.runtime.config import Resources
 from hansa.runtime.manifest import Manifest
 
 pytestmark = pytest.mark.anyio
-ONE = Manifest(reference="job.py:job", job="j", job_hash="", data="rows", plan="", plan_hash="")
+ONE = Manifest(reference="job.py:job", job="j", data="rows", plan_hash="")
 CORE = sorted(os.sched_getaffinity(0))[0]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import stat
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -16,13 +20,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.errors import IdentityError, InputError, JobReferenceError
+from hansa.errors import IdentityError, InputError, JobReferenceError, VersionError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.certificates import Identity, certify, der, make_root, new_key
 from hansa.runtime.authz.policy import Member, Policy, Revoked
 from hansa.runtime.jobs.build import Signer, build
 from hansa.runtime.jobs.bundle import Limits, extract, open_bundle
-from hansa.runtime.manifest import MANIFEST, load_job
+from hansa.runtime.manifest import MANIFEST, PLAN, load_job
 
 JOB = """
 import hansa as hs
@@ -51,7 +55,8 @@ def test_a_bundle_holds_the_jobs_files_and_says_what_it_is(folder: Path) -> None
     manifest = bundle.manifest
     assert (manifest.reference, manifest.job, manifest.data, manifest.seed) == ("mine.py:job", "mine", "rows", 5)
     assert manifest.requires == ["numpy"]
-    assert manifest.plan.startswith("job mine on 'rows'")
+    assert str(bundle.plan).startswith("job mine on 'rows'")
+    assert bundle.plan.requires == ["numpy"]
 
 
 def test_the_same_job_gives_the_same_bytes(folder: Path) -> None:
@@ -64,7 +69,7 @@ def test_the_same_job_gives_the_same_bytes(folder: Path) -> None:
 def test_an_extracted_bundle_loads_to_the_same_job(folder: Path, tmp_path: Path) -> None:
     bundle = open_bundle(build(f"{folder}/mine.py:job"))
     place = extract(bundle, tmp_path / "out" / "source")
-    assert load_job(place, bundle.manifest.reference).hash == bundle.manifest.job_hash
+    assert load_job(place, bundle.manifest.reference).hash == bundle.plan.hash == bundle.manifest.plan_hash
     (place / "mine.py").write_text("changed by hand")
     assert (extract(bundle, place) / "mine.py").read_text() == "changed by hand"
     assert [path.name for path in place.parent.iterdir()] == ["source"]
@@ -86,7 +91,7 @@ def test_a_package_is_bundled_whole_and_a_job_file_too(tmp_path: Path) -> None:
     )
     bundle = open_bundle(build(str(toml)))
     assert (bundle.manifest.reference, sorted(bundle.files)) == ("job.toml", ["job.toml"])
-    assert load_job(extract(bundle, tmp_path / "x"), "job.toml").hash == bundle.manifest.job_hash
+    assert load_job(extract(bundle, tmp_path / "x"), "job.toml").hash == bundle.plan.hash == bundle.manifest.plan_hash
 
 
 def test_what_cannot_be_bundled_is_named(folder: Path) -> None:
@@ -189,7 +194,7 @@ def test_the_author_is_who_signed(folder: Path) -> None:
     gone = msgspec.structs.replace(policy, revoked=(Revoked(name="lea", at=0.0),))
     faults = {
         "unsigned": (msgspec.structs.replace(manifest, signature=""), policy),
-        "bad_signature": (msgspec.structs.replace(manifest, plan="something else"), policy),
+        "bad_signature": (msgspec.structs.replace(manifest, plan_hash="0" * 64), policy),
         "wrong_name": (msgspec.structs.replace(manifest, author="leo"), policy),
         "revoked": (manifest, gone),
     }
@@ -197,3 +202,79 @@ def test_the_author_is_who_signed(folder: Path) -> None:
         with pytest.raises(IdentityError) as caught:
             check_author(changed, ca=ca, policy=roster, now=time.time())
         assert caught.value.code == code
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, bytes]], object]) -> bytes:
+    """The bundle with other files, packed as it was."""
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        files = {entry.filename: opened.read(entry) for entry in opened.infolist()}
+    change(files)
+    return archive(*sorted(files.items()))
+
+
+def with_plan(content: Callable[[bytes], bytes]) -> Callable[[dict[str, bytes]], None]:
+    """Another plan, with a manifest that has its hash."""
+
+    def change(files: dict[str, bytes]) -> None:
+        old = hashlib.sha256(files[PLAN]).hexdigest()
+        files[PLAN] = content(files[PLAN])
+        files[MANIFEST] = files[MANIFEST].replace(old.encode(), hashlib.sha256(files[PLAN]).hexdigest().encode())
+
+    return change
+
+
+def test_a_plan_that_is_not_the_signed_one_or_says_something_else_than_the_manifest_is_refused(folder: Path) -> None:
+    data = build(f"{folder}/mine.py:job")
+    assert open_bundle(rewritten(data, lambda files: None)).plan == open_bundle(data).plan
+    with pytest.raises(InputError, match=r"not the one of the manifest; at path plan.json"):
+        open_bundle(rewritten(data, lambda files: files.update({PLAN: files[PLAN].replace(b"rows", b"genomes")})))
+    with pytest.raises(InputError, match="not the one of the manifest"):
+        open_bundle(rewritten(data, lambda files: files.pop(PLAN)))
+    with pytest.raises(InputError, match=r"something else than the manifest; at path plan.json data; expected rows; got genomes"):
+        open_bundle(rewritten(data, with_plan(lambda content: content.replace(b'"rows"', b'"genomes"'))))
+    with pytest.raises(VersionError, match="upgrade hansa here"):
+        open_bundle(rewritten(data, with_plan(lambda content: content.replace(b'"version":1', b'"version":2,"new":0'))))
+    with pytest.raises(InputError, match="written in one way"):
+        open_bundle(rewritten(data, with_plan(lambda content: content + b" ")))
+
+
+def test_a_file_may_not_have_the_name_of_the_bundles_own(folder: Path) -> None:
+    (folder / "plan.json").write_text("{}")
+    with pytest.raises(InputError, match="the bundle's own"):
+        build(f"{folder}/mine.py:job", include=["plan.json"])
+
+
+def test_the_plan_is_the_same_wherever_the_file_lies_and_in_every_process(tmp_path: Path) -> None:
+    program = "import sys; from hansa.runtime.manifest import load_job; from pathlib import Path\n"
+    program += "sys.stdout.write(load_job(Path(sys.argv[1]), 'count.py:job').hash)"
+    hashed = set()
+    for seed, name in (("1", "here"), ("2", "there")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "count.py").write_text(COUNT)
+        command = [sys.executable, "-c", program, str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        hashed.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout)
+    bundle = open_bundle(build(f"{tmp_path}/here/count.py:job"))
+    assert hashed == {bundle.plan.hash}
+    assert "runs       count:rows(data) -> int64" in str(bundle.plan)
+    assert "filter at each site: <count.Quiet object>" in str(bundle.plan)
+
+
+COUNT = """
+import numpy as np
+
+import hansa as hs
+from hansa.learning.once import once
+
+
+class Quiet:
+    def __call__(self, shareable, ctx):
+        return shareable
+
+
+def rows(data) -> np.int64:
+    return np.int64(len(data))
+
+
+job = hs.Job("count", once(rows), data="heart", filters=[Quiet()])
+"""

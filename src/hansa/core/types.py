@@ -341,14 +341,12 @@ def to_type(spec: object) -> Type:
     """
     if isinstance(spec, Type):
         return spec
-    if spec == Tree:
-        return TREE
     if spec is Any or spec is object or isinstance(spec, TypeVar):
         return UNKNOWN
     if isinstance(spec, np.dtype):
         return TensorType(spec)
     if typing.get_origin(spec) is not None:
-        return _generic_type(spec)
+        return TREE if spec == Tree else _generic_type(spec)
     if isinstance(spec, type):
         return _class_type(spec)
     if isinstance(spec, tuple) and len(spec) == 2 and _is_dtype(spec[0]) and _is_shape(spec[1]):

@@ -13,6 +13,7 @@ from hansa.aggregation import accumulate
 from hansa.aggregation.exact import ExactMean, ExactSum, FixedPoint
 from hansa.aggregation.mean import Mean
 from hansa.aggregation.sums import Sum
+from hansa.core import trees
 from hansa.core.trees import Tree, cast_like, equal, leaves
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "int8", "int64", "uint16", "bool", "complex64", "complex128"]
@@ -46,6 +47,16 @@ def stream(aggregator: Any, updates: list[Tree], weights: list[float]) -> Tree:
     return result
 
 
+def in_blocks(aggregator: Any, updates: list[Tree], weights: list[float], size: int) -> Tree:
+    """The same, with `size` updates stacked at a time."""
+    acc = aggregator.zero(updates[0])
+    for start in range(0, len(updates), size):
+        some = updates[start : start + size]
+        acc = aggregator.add_many(acc, trees.map(lambda *each: np.stack(each), *some), weights[start : start + size])
+    result: Tree = aggregator.finish(acc)
+    return result
+
+
 @settings(max_examples=150, deadline=None)
 @given(cohorts(), st.integers(2, 9), st.integers(2, 40), st.sampled_from([1, 2, 3]))
 def test_all_at_hand_and_one_after_another_give_the_same_bits_however_the_work_is_cut(
@@ -55,10 +66,12 @@ def test_all_at_hand_and_one_after_another_give_the_same_bits_however_the_work_i
     with pytest.MonkeyPatch.context() as patch:
         for aggregator in (Mean(), Sum()):
             whole = stream(aggregator, updates, weights)
+            assert equal(in_blocks(aggregator, updates, weights, block), whole)
             patch.setattr(accumulate, "BLOCK", block)
             patch.setattr(accumulate, "FOLD_BLOCK", block + 1)
             patch.setattr(accumulate, "SPAN", span)
             assert equal(stream(aggregator, updates, weights), whole)
+            assert equal(in_blocks(aggregator, updates, weights, block), whole)
             assert equal(aggregator.fold(updates, weights, threads=threads), whole)
             patch.undo()
 

@@ -91,21 +91,57 @@ def add(acc: Accumulator, update: Tree, weight: float) -> Accumulator:
     return Accumulator(acc.spec, acc.sums, acc.room, None, acc.parts, heavier, acc.count + 1)
 
 
+def add_many(acc: Accumulator, updates: Tree, weights: Sequence[float]) -> Accumulator:
+    """The accumulator with several updates added in turn; each leaf of `updates` has a first axis over them.
+
+    Raises:
+        SpecError, WeightError: as `add`, of any of them; nothing was added. RunError: as `add`.
+    """
+    heavier = acc.weight
+    for weight in weights:
+        heavier = total_weight(heavier, checked_weight(weight))
+    rows = {path: leaf for path, leaf in trees.leaves(updates) if len(leaf) == len(weights)}
+    acc.spec.check(trees.unflatten({path: leaf[0, ...] for path, leaf in rows.items()}))
+    if acc.line is None:
+        for i, weight in enumerate(weights):
+            acc = add(acc, trees.unflatten({path: leaf[i, ...] for path, leaf in rows.items()}), weight)
+        return acc
+    pairs = [(acc.parts[path], leaf) for path, leaf in rows.items()]
+    try:
+        with np.errstate(over="raise", invalid="ignore"):
+            for i, weight in enumerate(weights):
+                for part, leaf in pairs:
+                    np.copyto(part, leaf[i, ...], casting="unsafe")
+                _sum_small(acc.room, weight, acc.line, first=acc.count + i == 0)
+    except FloatingPointError as error:
+        raise _spoilt(acc, error) from None
+    return Accumulator(acc.spec, acc.sums, acc.room, acc.line, acc.parts, heavier, acc.count + len(weights))
+
+
 def _add_small(acc: Accumulator, update: Tree, weight: float, line: Array) -> None:
     """Add to all leaves at once: for a small model the calls cost more than the arithmetic."""
     try:
         with np.errstate(over="raise", invalid="ignore"):
             for path, leaf in trees.leaves(update):
                 np.copyto(acc.parts[path], leaf, casting="unsafe")
-            if acc.count == 0:
-                np.multiply(acc.room, weight, out=line)
-                return
-            if weight != 1.0:
-                np.multiply(acc.room, weight, out=acc.room)
-            np.add(line, acc.room, out=line)
+            _sum_small(acc.room, weight, line, first=acc.count == 0)
     except FloatingPointError as error:
-        spoilt = [path for path, total in acc.sums.items() if not (np.isfinite(acc.parts[path]).all() and np.isfinite(total).all())]
-        raise _out_of_range(spoilt[0], error) from None
+        raise _spoilt(acc, error) from None
+
+
+def _sum_small(room: Array, weight: float, line: Array, *, first: bool) -> None:
+    """Add the update in `room`, which is used up."""
+    if first:
+        np.multiply(room, weight, out=line)
+        return
+    if weight != 1.0:
+        np.multiply(room, weight, out=room)
+    np.add(line, room, out=line)
+
+
+def _spoilt(acc: Accumulator, error: FloatingPointError) -> RunError:
+    spoilt = [path for path, total in acc.sums.items() if not (np.isfinite(acc.parts[path]).all() and np.isfinite(total).all())]
+    return _out_of_range(spoilt[0], error)
 
 
 def merge(left: Accumulator, right: Accumulator) -> Accumulator:

@@ -35,6 +35,14 @@ class Sum:
         """
         return accumulate.add(acc, update, 1.0)
 
+    def add_many(self, acc: Accumulator, updates: Tree, weights: Sequence[float]) -> Accumulator:
+        """The accumulator with several updates more, of which each leaf is stacked: the bits of adding them one by one.
+
+        Raises:
+            SpecError: as `add`, of any of them; nothing was added. RunError: a float64 sum overflowed.
+        """
+        return accumulate.add_many(acc, updates, [1.0] * len(weights))
+
     def merge(self, left: Accumulator, right: Accumulator) -> Accumulator:
         """The accumulator of both, in the memory of `left`; equals feeding both in turn to rounding."""
         return accumulate.merge(left, right)

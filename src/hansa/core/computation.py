@@ -252,7 +252,7 @@ def _as_declared(node: Node, declared: Type, name: str) -> Node:
 
 
 def local_function(
-    fn: Callable[..., Any], types: tuple[object, ...], many: Callable[..., list[Any]] | None = None
+    fn: Callable[..., Any], types: tuple[object, ...], many: Callable[..., Sequence[Any]] | None = None
 ) -> LocalFunction:
     """The function with the types that its annotations, or those that are given, say."""
     name = getattr(fn, "__name__", type(fn).__name__)

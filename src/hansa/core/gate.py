@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hansa.core import half
-from hansa.core.task import Expect, Shareable
+from hansa.core.task import Block, Expect, Shareable
 from hansa.core.trees import Array, Leaf, Tree, leaves
-from hansa.errors import NotFiniteError, SpecError, WeightError
+from hansa.errors import NotFiniteError, SpecError, UpdateError, WeightError
 
 BLOCK = 65_536  # entries whose squares are summed at a time; they stay in cache for the exact look that may follow
 
@@ -41,6 +41,21 @@ def admit(reply: Shareable, expects: Sequence[Expect]) -> None:
         for path, leaf in leaves_of:
             if not is_finite(leaf):
                 _refuse(leaf, path=_join(expect.path, path))
+
+
+def admits_all(block: Block, expects: Sequence[Expect]) -> bool:
+    """Whether each reply of a block can be added; False says of none what is wrong with it: `admit` does, one by one."""
+    try:
+        admit(block.reply(0).shareable, expects)  # arrays are stacked: names, dtypes and shapes are those of all
+    except UpdateError:
+        return False
+    for expect in expects:
+        weights = np.ones(1) if expect.weight is None else _locate(block.body, expect.weight)
+        if not (is_finite(weights) and weights.min() > 0 and weights.max() <= expect.weight_cap):
+            return False
+        if not all(is_finite(leaf) for _, leaf in leaves({"": _locate(block.body, expect.path)})):
+            return False
+    return True
 
 
 def is_finite(leaf: Array) -> bool:

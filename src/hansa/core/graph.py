@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +45,7 @@ class LocalFunction:
     parameters: tuple[tuple[str, Type], ...]
     result: Type
     wants: frozenset[str] = frozenset()
-    many: Callable[..., list[Any]] | None = None
+    many: Callable[..., Sequence[Any]] | None = None
     loops: bool = False
     about: str = ""
     backend: str = ""

@@ -120,7 +120,7 @@ class BatchLearner(Learner, Protocol):
         configs: Sequence[FitConfig],
         *,
         rngs: Sequence[np.random.Generator],
-    ) -> list[Update]: ...
+    ) -> Sequence[Update]: ...  # a list, or a hansa.stacked.Stacked: then the engine need not take them apart
 
 
 class Metric(Protocol):
@@ -144,6 +144,9 @@ class Aggregator(Protocol[A]):
     An aggregator whose result for an entry depends on that entry alone may have `fold(updates, weights, *, like, after) -> Tree`
     as well: the bits of zero, add, ..., finish from all updates at hand, block by block; `after` is called now and then. The result
     has the dtypes of `like`; an update may have narrower ones, of which each value is one of the wider.
+
+    One may have `add_many(acc, updates, weights) -> A`: as adding one by one several updates whose leaves are stacked, each with a
+    first axis over them; where it raises an UpdateError, nothing was added.
     """
 
     def zero(self, like: Tree) -> A: ...
@@ -185,6 +188,7 @@ class Replies(Protocol):
     def refused(self) -> Sequence[Reply]: ...
     @property
     def lost(self) -> Sequence[Reply]: ...
+    # together() -> Iterator[Reply | Block]: instead of __iter__, by a federation that has several replies as one
     def drop(self, reply: Reply) -> None: ...  # admitted, but it could not be added: its site forgets what it put with it
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from hansa.core import half, trees
 from hansa.core.graph import Reduce
 from hansa.core.plan import Stage
-from hansa.core.task import Shareable
+from hansa.core.task import Block, Shareable
 from hansa.core.trees import Array, Spec
 from hansa.core.types import FederatedType, StructType, TensorType, Type
 from hansa.core.values import pack, unpack
-from hansa.errors import SpecError
+from hansa.errors import SpecError, UpdateError
 
 
 class Reducer(ABC):
@@ -45,6 +45,10 @@ class Reducer(ABC):
         Raises:
             UpdateError: it cannot be added, and nothing was.
         """
+
+    def add_block(self, block: Block) -> bool:  # noqa: ARG002  for those that can
+        """Whether several replies were taken in at once, as they would be one by one; if not, none was."""
+        return False
 
     @abstractmethod
     def finish(self) -> Any:
@@ -112,6 +116,17 @@ class _Using(Reducer):
         self.acc = self.reduce.using.add(self.acc, {} if self.fold else update, weight)
         if self.fold:
             self.kept.append((update, weight))
+
+    def add_block(self, block: Block) -> bool:
+        add_many = getattr(self.reduce.using, "add_many", None)
+        if add_many is None or self.acc is None or self.fold:
+            return False
+        weights = np.ones(len(block.slots)) if self.weight is None else cast(Array, block.body[self.weight])
+        try:
+            self.acc = add_many(self.acc, as_tree(block.body[self.label]), weights.tolist())
+        except UpdateError:
+            return False
+        return True
 
     def finish(self) -> Any:
         if self.fold and self.kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,8 @@ from hansa.core.computation import Computation
 from hansa.core.executor import compute
 from hansa.core.graph import Node, Parameter, Reduce, inputs, member_of, walk
 from hansa.core.plan import Stage, plan
-from hansa.core.protocols import Federation
-from hansa.core.reduce import as_tree, reducer
+from hansa.core.protocols import Federation, Replies
+from hansa.core.reduce import Reducer, as_tree, reducer
 from hansa.core.round import Policy, begin
 from hansa.core.task import Expect, Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec
@@ -77,9 +77,9 @@ def run(
         admitted: list[int] = []
         wrong: UpdateError | None = None
         try:
-            for reply in replies:
+            for reply, taken in _each(replies, reducers):
                 try:
-                    for each in reducers:
+                    for each in () if taken else reducers:
                         each.add(reply.shareable)
                 except UpdateError as error:
                     wrong = error
@@ -98,6 +98,16 @@ def run(
         lost += replies.lost
         asked = tuple(admitted)
     return Round(server_value(computation.result, values, ctx), asked, metrics, tuple(refused), tuple(lost))
+
+
+def _each(replies: Replies, reducers: Sequence[Reducer]) -> Iterator[tuple[Reply, bool]]:
+    """Each reply, and whether the stage's one reducer has it already, with the block of replies that it came in."""
+    for given in getattr(replies, "together", replies.__iter__)():
+        if isinstance(given, Reply):
+            yield given, False
+        else:
+            taken = len(reducers) == 1 and reducers[0].add_block(given)
+            yield from ((given.reply(i, body=not taken), taken) for i in range(len(given.slots)))
 
 
 def _refused(error: UpdateError, reply: Reply, task: Task, *, alone: bool) -> Reply:

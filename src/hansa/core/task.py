@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -75,6 +75,23 @@ class Reply(msgspec.Struct, frozen=True):
     site: str
     shareable: Shareable
     failure: Failure | None = None
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Replies of several sites as one: each array of `body` has a first axis over them."""
+
+    slots: Sequence[int]
+    sites: Sequence[str]
+    body: Tree
+    metrics: Sequence[Mapping[str, float]]
+
+    def reply(self, i: int, *, body: bool = True) -> Reply:
+        """The i-th reply; its arrays are views. Without `body` only what the site reports of itself."""
+        return Reply(self.slots[i], self.sites[i], Shareable(_row(self.body, i) if body else {}, self.metrics[i]))
+
+
+def _row(tree: Any, i: int) -> Any:
+    return {name: _row(item, i) for name, item in tree.items()} if isinstance(tree, Mapping) else tree[i, ...]
 
 
 class Aborted(RunError):

@@ -47,6 +47,7 @@ from hansa.learning.rounds import Rounds, Watch
 from hansa.learning.schedules import Checked, Constant
 from hansa.learning.standardise import Standardised, standardised_start
 from hansa.learning.state import State
+from hansa.stacked import Stacked
 from hansa.templates import AggregationProcess
 
 __all__ = ["ClientStep", "Options", "Setup", "State", "admitted", "memory_of", "training"]
@@ -184,10 +185,12 @@ class Setup:
             update = learner.fit(start, training(data), self.fit_config(done), rng=ctx.rng("fit"), abort=abort)
             return self.step(self.personal.keep(start, update, ctx), update)
 
-        def train_many(rows: Sequence[tuple[Tree, int, Dataset]], contexts: Sequence[FLContext], _: Signal) -> list[ClientStep]:
+        def train_many(rows: Sequence[tuple[Tree, int, Dataset]], contexts: Sequence[FLContext], _: Signal) -> Sequence[ClientStep]:
             starts = [self.personal.whole(model, data, ctx) for (model, _, data), ctx in zip(rows, contexts, strict=True)]
             configs = [self.fit_config(done) for _, done, _ in rows]
             updates = self.fit_many(starts, [data for *_, data in rows], configs, contexts)
+            if isinstance(updates, Stacked) and not (self.personal.patterns or self.personal.keep_local):
+                return self.steps(updates)
             kept = [self.personal.keep(s, u, ctx) for s, u, ctx in zip(starts, updates, contexts, strict=True)]
             return [self.step(delta, update) for delta, update in zip(kept, updates, strict=True)]
 
@@ -197,7 +200,7 @@ class Setup:
         self,
         name: str,
         one: Callable[..., Any],
-        many: Callable[..., list[Any]],
+        many: Callable[..., Sequence[Any]],
         takes: tuple[tuple[str, Type], ...],
         result: type,
     ) -> LocalFunction:
@@ -209,7 +212,7 @@ class Setup:
 
     def fit_many(
         self, models: Sequence[Tree], data: Sequence[Dataset], configs: Sequence[FitConfig], contexts: Sequence[FLContext]
-    ) -> list[Update]:
+    ) -> Sequence[Update]:
         """The updates of many clients in one call of the learner."""
         learner = cast(BatchLearner, self.learner)  # client_function gives a batched form to batch learners only
         return learner.fit_many(models, [training(d) for d in data], configs, rngs=[ctx.rng("fit") for ctx in contexts])
@@ -217,6 +220,13 @@ class Setup:
     def step(self, delta: Tree, update: Update) -> ClientStep:
         """What leaves the client after an update."""
         return ClientStep(delta, self.weight(update.examples), {"train_loss": update.loss, "examples": float(update.examples)})
+
+    def steps(self, updates: Stacked) -> Stacked:
+        """The same for many clients, as columns."""
+        update, rows = updates.whole, updates.whole.examples
+        said = {"train_loss": update.loss, "examples": rows.astype(np.float64)}
+        weights = rows if self.options.get("weighting", self.weighting) == "examples" else np.ones_like(rows)
+        return Stacked(ClientStep(update.delta, weights, said), len(updates))
 
     def round_of(self, name: str, train: LocalFunction, server: Callable[[State, Tree], State]) -> Computation:
         """The round of an algorithm that is a pair of functions: what a site does, and what the server makes of the changes.

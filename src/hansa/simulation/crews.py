@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hansa.core.executor import FunctionExecutor
 from hansa.core.half import restored
 from hansa.core.task import Shareable, Signal, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, RunError
-from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, Tracks, failure_of
-from hansa.simulation.vectorised import execute_many, require_batched
+from hansa.simulation.sites import Answer, Call, Sites, SlotMemory, Tracks, failure_of, require_tree
+from hansa.simulation.vectorised import Columns, execute_many, require_batched
 
 CHUNK = 256  # clients that are computed together: bounds the memory of stacked models
 
@@ -50,7 +51,8 @@ class Vectorised:
         self._task: Task | None = None
         self._kept: Mapping[int, Mapping[str, Tree]] = {}
         self._coming: dict[Call, None] = {}
-        self._ready: dict[Call, Answer] = {}
+        self._places: dict[Call, int] = {}  # of the calls in the chunk that was computed last
+        self._answers: Sequence[Answer] = ()
         self._abort = Signal()
 
     def begin(self, task: Task, calls: Sequence[Call], kept: Mapping[int, Mapping[str, Tree]]) -> None:
@@ -61,27 +63,36 @@ class Vectorised:
         """
         require_batched(self._executor, task.name)
         self._task, self._kept = task, kept
-        self._coming, self._ready = dict.fromkeys(calls), {}
+        self._coming, self._places, self._answers = dict.fromkeys(calls), {}, ()
 
     def answer(self, call: Call) -> Answer:
         """The answer of one call, computed together with those that come next."""
-        if call not in self._ready:
-            self._coming.pop(call, None)
-            chunk = [call, *itertools.islice(self._coming, CHUNK - 1)]
-            for each in chunk[1:]:
-                del self._coming[each]
-            self._ready.update(self._together(chunk))
-        return self._ready.pop(call)
+        if call not in self._places:
+            self._compute(call)
+        return self._answers[self._places.pop(call)]
+
+    def together(self, call: Call) -> tuple[Sequence[Call], Columns] | None:
+        """The replies of the next calls, from `call` on, as columns; None where one of them is to be looked at by itself.
+
+        `answer` gives them one by one as well.
+        """
+        self._compute(call)
+        return (tuple(self._places), self._answers.columns) if isinstance(self._answers, _Answers) else None
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _together(self, calls: Sequence[Call]) -> dict[Call, Answer]:
+    def _compute(self, call: Call) -> None:
         if self._task is None:
             raise RunError("no task has begun")
-        return dict(zip(calls, self._split(self._task, calls), strict=True))
+        self._coming.pop(call, None)
+        chunk = [call, *itertools.islice(self._coming, CHUNK - 1)]
+        for each in chunk[1:]:
+            del self._coming[each]
+        self._answers = self._split(self._task, chunk)
+        self._places = {each: i for i, each in enumerate(chunk)}
 
-    def _split(self, task: Task, calls: Sequence[Call]) -> list[Answer]:
+    def _split(self, task: Task, calls: Sequence[Call]) -> Sequence[Answer]:
         """The answers of clients computed together. If that raises, each half is tried by itself: one site's fault is its own.
 
         Raises:
@@ -93,12 +104,15 @@ class Vectorised:
         contexts = [self._sites.context(task, call.slot, memory, told) for call, memory, told in given]
         try:
             replies = execute_many(self._executor, task.name, restored(task.shareable), contexts, self._abort)
+            if isinstance(replies, Columns) and not (self._sites.job.filters or any(m.puts for m in memories) or any(tracks)):
+                require_tree(replies.body)
+                return _Answers(replies)
             each = zip(replies, contexts, memories, tracks, strict=True)
             return [Answer(self._sites.filtered(reply, ctx), puts=m.puts, tracked=tuple(told)) for reply, ctx, m, told in each]
         except (Exception, SystemExit) as error:  # a site may raise anything, or exit; it becomes a Failure in the run's record
             if len(calls) > 1:
                 half = len(calls) // 2
-                answers = self._split(task, calls[:half]) + self._split(task, calls[half:])
+                answers = [*self._split(task, calls[:half]), *self._split(task, calls[half:])]
             else:
                 answers = [Answer(Shareable(), failure_of(error))]
             if isinstance(error, ConfigError) and self._nobody_fails(task, calls, answers):
@@ -110,3 +124,16 @@ class Vectorised:
         if len(calls) > 1:
             return all(answer.failure is None for answer in answers)
         return self._sites.serve(task, calls[0].slot, self._kept.get(calls[0].slot, {}), self._abort).failure is None
+
+
+class _Answers(Sequence[Answer]):
+    """Answers of clients of which nobody failed, kept anything or was filtered."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [Answer(reply) for reply in self.columns[i]] if isinstance(i, slice) else Answer(self.columns[i])

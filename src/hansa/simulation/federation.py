@@ -30,7 +30,7 @@ from hansa.core.round import (
     begin,
     step,
 )
-from hansa.core.task import Expect, Failure, Reply, Shareable, Task
+from hansa.core.task import Block, Expect, Failure, Reply, Shareable, Task
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError, QuorumError, RunError, UpdateError
 from hansa.simulation.clock import Agenda, VirtualClock
@@ -179,6 +179,15 @@ class _Asked:
         self._drawn: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Reply]:
+        return cast(Iterator[Reply], self._replies(blocks=False))
+
+    def together(self) -> Iterator[Reply | Block]:
+        """The replies, many as one block where the crew computes them so and no one of them is to be looked at by itself."""
+        f = self._f
+        plain = f.keep is None and not (f.faults.dropout or f.faults.bad or f.journal.keeps(self._seq))
+        return self._replies(blocks=plain and self._in_order and hasattr(f.crew, "together"))
+
+    def _replies(self, *, blocks: bool) -> Iterator[Reply | Block]:
         self._take()
         state = begin(self._task.round, self._slots, self._policy)
         if state.target < len(self._slots):
@@ -188,6 +197,13 @@ class _Asked:
         self._f.crew.begin(self._task, self._calls(state.deadline), self._f.memory)
         held: list[Reply] = []
         while state.phase == "open":
+            if blocks and (block := self._block(state.deadline)) is not None:
+                for slot in block.slots:
+                    self._agenda.take()
+                    state, commands = step(state, Replied(slot, 1, self._f.clock.now()))
+                yield block
+                continue
+            blocks = False  # a site is at fault: the sites of this task are answered one by one
             event, answer = self._next()
             state, commands = step(state, event)
             reply = self._counted(event, answer, commands)
@@ -203,6 +219,23 @@ class _Asked:
         self._remember()
         journal, who = self._f.journal, (state.admitted, self.refused, self.lost)
         journal.done(self._seq, *who, dropped=self._dropped, clock=ended, traffic=self._traffic)
+
+    def _block(self, deadline: float | None) -> Block | None:
+        """The next replies that are computed together, if all of them pass the gate."""
+        if not (coming := self._calls(deadline)):
+            return None
+        found = self._f.crew.together(coming[0])  # type: ignore[attr-defined]  # `together` has seen that there is one
+        if found is None:
+            return None
+        slots = [call.slot for call in found[0]]
+        block = Block(slots, [self._f.sites[slot] for slot in slots], read_only(found[1].body), found[1].metrics)
+        if not gate.admits_all(block, self._task.expect):
+            return None
+        self._answered += len(slots)
+        if self._updates:
+            self._f.on_answer(self._answered, len(self._slots))
+        self._moved("bytes_up", trees.nbytes(block.body))
+        return block
 
     def drop(self, reply: Reply) -> None:
         """An admitted reply could not be added: its site forgets what it put into its memory with it."""

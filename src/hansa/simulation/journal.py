@@ -108,6 +108,10 @@ class Journal:
             self._asked[self.seq] = step
         return None
 
+    def keeps(self, seq: int) -> bool:
+        """Whether the replies of this task are recorded."""
+        return seq in self._asked
+
     def keep(self, seq: int, slot: int, reply: Shareable, puts: Mapping[str, Tree]) -> None:
         """Record an admitted reply and what its site put into its memory, unless the workflow checkpoints."""
         if seq in self._asked:

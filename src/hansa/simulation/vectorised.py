@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+
+from hansa.core import trees
 from hansa.core.executor import FunctionExecutor, compute, reply_of
 from hansa.core.graph import Apply, Broadcast, Node, Parameter, Select, pick
-from hansa.core.task import FLContext, Shareable, Signal
-from hansa.core.values import unpack
+from hansa.core.plan import Stage
+from hansa.core.task import Block, FLContext, Shareable, Signal
+from hansa.core.values import pack, unpack
 from hansa.errors import ConfigError
+from hansa.stacked import Stacked
 
 
 def require_batched(executor: FunctionExecutor, task_name: str) -> None:
@@ -29,32 +34,58 @@ def require_batched(executor: FunctionExecutor, task_name: str) -> None:
 
 def execute_many(
     executor: FunctionExecutor, task_name: str, shareable: Shareable, contexts: Sequence[FLContext], abort_signal: Signal
-) -> list[Shareable]:
-    """The replies of many clients, computed together where a function is written for it.
+) -> Sequence[Shareable]:
+    """The replies of many clients, computed together where a function is written for it: Columns, where all of it is.
 
     Raises:
         ConfigError: as `require_batched`.
     """
     require_batched(executor, task_name)
     stage = executor.stage(task_name)
-    columns: dict[int, list[Any]] = {}
+    columns: dict[int, Sequence[Any]] = {}
     given = {id(node): unpack(shareable.body.get(label, {}), node.type) for label, node in stage.goes}
     for node in stage.order:
         columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
     read = {id(node): columns[id(node)] for node in (*stage.fresh, *(node for _, node in stage.reads))}
+    if all(isinstance(column, Stacked) for column in read.values()):
+        return Columns(stage, read, len(contexts))
     rows = [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
     return [reply_of(stage, row) for row in rows]
 
 
+class Columns(Sequence[Shareable]):
+    """The replies of many clients as columns: `body` has each array stacked, `metrics` are one client's each."""
+
+    def __init__(self, stage: Stage, read: Mapping[int, Sequence[Any]], count: int) -> None:
+        wholes = {key: cast(Stacked, column).whole for key, column in read.items()}
+        self.body = {label: pack(wholes[id(node)], path=label) for label, node in stage.reads}
+        if wrong := next((path for path, leaf in trees.leaves(self.body) if np.shape(leaf)[:1] != (count,)), None):
+            raise ConfigError("a batched form gave columns of another length", path=wrong, expected=f"{count} clients")
+        said = [getattr(wholes[id(node)], "metrics", {}) for node in stage.fresh]
+        names = [name for each in said for name in each]
+        values = zip(*(column.tolist() for each in said for column in each.values()), strict=True)
+        self.metrics = [dict(zip(names, row, strict=True)) for row in values] if names else [{}] * count
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __getitem__(self, i: Any) -> Any:
+        block = Block(range(len(self)), [""] * len(self), self.body, self.metrics)
+        return [block.reply(k).shareable for k in range(len(self))[i]] if isinstance(i, slice) else block.reply(i).shareable
+
+
 def _column(
-    node: Node, columns: Mapping[int, list[Any]], given: Mapping[int, Any], contexts: Sequence[FLContext], abort: Signal
-) -> list[Any]:
+    node: Node, columns: Mapping[int, Sequence[Any]], given: Mapping[int, Any], contexts: Sequence[FLContext], abort: Signal
+) -> Sequence[Any]:
     if isinstance(node, Broadcast):
         return [given[id(node)]] * len(contexts)
     if isinstance(node, Parameter):
         return [ctx.load(node.name) for ctx in contexts]
     if isinstance(node, Select):
-        return [pick(value, node.key) for value in columns[id(node.source)]]
+        source = columns[id(node.source)]
+        if isinstance(source, Stacked):
+            return Stacked(pick(source.whole, node.key), len(source))
+        return [pick(value, node.key) for value in source]
     if isinstance(node, Apply) and not node.fn.loops and node.fn.many is not None:
         names = [name for name, _ in node.fn.parameters]
         sources = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}

@@ -264,7 +264,7 @@ class LearnerContract(ABC):
 
     def _fit_many(
         self, learner: BatchLearner, models: Sequence[Tree], sizes: Sequence[int], configs: Sequence[FitConfig]
-    ) -> list[Update]:
+    ) -> Sequence[Update]:
         datasets = [self.data(size, seed=i) for i, size in enumerate(sizes)]
         return learner.fit_many(models, datasets, configs, rngs=[generator(5, slot=i) for i in range(len(sizes))])
 

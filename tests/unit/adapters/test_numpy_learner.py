@@ -277,7 +277,11 @@ def test_a_net_writes_and_reads_its_parameters() -> None:
     model = {"weight": np.arange(6.0).reshape(3, 2), "bias": np.array([7.0, 8.0])}
     net, row = Net.of(model, prefixes=("",), head="softmax"), np.empty(8)
     net.flatten(model, row)
-    assert trees.equal(net.unflatten(row, model), model)
+    stacked = {path: np.zeros((3, *leaf.shape)) for path, leaf in model.items()}
+    net.unflatten(np.stack([row, 2 * row]), stacked, [2, 0])
+    assert trees.equal({path: leaf[2] for path, leaf in stacked.items()}, model)
+    assert trees.equal({path: leaf[0] for path, leaf in stacked.items()}, {path: 2 * leaf for path, leaf in model.items()})
+    assert not any(leaf[1].any() for leaf in stacked.values())
 
 
 @pytest.mark.parametrize("make", [logistic, softmax, mlp])

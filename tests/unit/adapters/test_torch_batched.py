@@ -71,7 +71,7 @@ class Words(nn.Module):
 
 def together(
     learner: TorchLearner, models: Sequence[Tree], data: Sequence[Dataset], configs: Sequence[FitConfig] | None = None
-) -> list[Update]:
+) -> Sequence[Update]:
     each = configs or [FitConfig()] * len(data)
     return learner.fit_many(models, data, each, rngs=[generator(5, slot=i) for i in range(len(data))])
 

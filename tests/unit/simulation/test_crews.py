@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from tests.unit.simulation.means import Means, job, raising, sites
 
 import hansa as hs
 from hansa.adapters.numpy import softmax
+from hansa.aggregation.accumulate import Accumulator
+from hansa.aggregation.mean import Mean
 from hansa.core import trees
 from hansa.core.protocols import Update
 from hansa.core.task import FLContext, Shareable
+from hansa.core.trees import Tree
 from hansa.core.workflow import Workflow
-from hansa.data.federated import population
+from hansa.data.federated import FederatedRows, population
 from hansa.errors import ConfigError
 from hansa.learning.fedavg import fedavg
 from hansa.learning.scaffold import scaffold
@@ -72,3 +76,53 @@ def test_a_batched_form_that_refuses_what_a_client_can_do_alone_ends_the_run(alo
 
     with pytest.raises(ConfigError, match="these cannot be batched"):
         simulate(hs.Job("unlike", fedavg(Unlike(), rounds=1)), sites(0, 1, 2), engine="vectorised")
+
+
+def untouched(shareable: Shareable, ctx: FLContext) -> Shareable:
+    return shareable
+
+
+class Counting:
+    """The weighted mean; notes how many updates it is given at a time."""
+
+    def __init__(self) -> None:
+        self.mean, self.given = Mean(), list[int]()
+        self.zero, self.merge, self.finish = self.mean.zero, self.mean.merge, self.mean.finish
+
+    def add(self, acc: Accumulator, update: Tree, weight: float) -> Accumulator:
+        self.given.append(1)
+        return self.mean.add(acc, update, weight)
+
+    def add_many(self, acc: Accumulator, updates: Tree, weights: Sequence[float]) -> Accumulator:
+        self.given.append(len(weights))
+        return self.mean.add_many(acc, updates, weights)
+
+    def __repr__(self) -> str:
+        return "Counting()"
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
+def test_replies_that_go_through_gate_and_fold_as_one_give_the_bits_of_one_by_one(weighting: Any) -> None:
+    data, mean = population(5, lambda slot: rows(7 + slot, seed=slot)), Counting()
+    workflow = fedavg(softmax(classes=2, features=4), rounds=2, weighting=weighting, aggregator=mean, metrics=[])
+    together, by_itself = (
+        simulate(hs.Job("same", workflow, filters=filters), data, seed=1, engine="vectorised") for filters in ([], [untouched])
+    )
+    assert mean.given == [5, 5, *[1] * 10]
+    assert trees.equal(together.model, by_itself.model)
+    for one, other in zip(together.metrics, by_itself.metrics, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert sorted(together.metrics[0]["sites"]) == [f"site-{k:03d}" for k in range(5)]
+
+
+def test_of_replies_computed_together_a_bad_one_is_named_and_leaves_no_trace() -> None:
+    def data(*slots: int) -> FederatedRows:
+        plain = [rows(8, seed=slot) for slot in slots]
+        made = [replace(each, x=each.x * np.float32(1e20)) if slot == 2 else each for slot, each in zip(slots, plain, strict=True)]
+        return FederatedRows([f"s{slot}" for slot in slots], made.__getitem__)
+
+    job = hs.Job("bad", fedavg(softmax(classes=2, features=4, lr=1e30, batch=0), rounds=1, metrics=[]))
+    all_of_them, without = (simulate(job, data(*slots), engine="vectorised") for slots in ((0, 1, 2, 3), (0, 1, 3)))
+    [refused] = all_of_them.metrics[0]["refused"]
+    assert (refused["site"], refused["code"], refused["path"]) == ("s2", "not_finite", "delta/weight")
+    assert trees.equal(all_of_them.model, without.model)

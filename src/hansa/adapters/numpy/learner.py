@@ -16,7 +16,7 @@ from hansa.core import trees
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
-from hansa.errors import ConfigError, DataError, HansaError
+from hansa.errors import ConfigError, DataError, HansaError, SpecError
 
 Kind: TypeAlias = Literal["logistic", "softmax", "mlp"]
 
@@ -216,7 +216,8 @@ class NumpyLearner:
         net, dtype = self._net(model)
         settings = self._settings(net, config)
         client = sgd.Client.of(net, model, data, settings, rng, dtype=dtype)
-        return sgd.train(net, [client], dtype=dtype, abort=abort)[0]
+        update: Update = sgd.train(net, [client], dtype=dtype, abort=abort)[0]
+        return update
 
     def fit_many(
         self,
@@ -225,7 +226,7 @@ class NumpyLearner:
         configs: Sequence[FitConfig],
         *,
         rngs: Sequence[np.random.Generator],
-    ) -> list[Update]:
+    ) -> Sequence[Update]:
         """Each client's update, trained together: see `BatchLearner`. Padding stays below a factor of two.
 
         Raises:
@@ -243,6 +244,10 @@ class NumpyLearner:
                 if id(model) not in seen:
                     seen.add(id(model))
                     net.check(model)
+                    if wrong := next(
+                        (path for path, leaf in trees.leaves(model) if leaf.dtype != trees.flatten(models[0])[path].dtype), None
+                    ):
+                        raise SpecError("models that are fitted together have the same dtypes", path=wrong, hint="fit it alone")
                 if id(config) not in settings:
                     settings[id(config)] = self._settings(net, config)
                 place = f"client {i} x"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -108,13 +109,10 @@ class Net:
         for path, (first, last) in self.ranges.items():
             row[first:last] = leaves[path].T.ravel() if path in leaves else 0.0
 
-    def unflatten(self, row: Array, like: Tree) -> dict[str, Any]:
-        """The tree of one row, in the dtypes of `like`; a bias may be a view of the row."""
-        leaves = trees.flatten(like)
-        return {
-            path: np.ascontiguousarray(row[first:last].reshape(self.shapes[path][::-1]).T, dtype=leaves[path].dtype)
-            for path, (first, last) in self.ranges.items()
-        }
+    def unflatten(self, rows: Array, into: Mapping[str, Array], places: Sequence[int]) -> None:
+        """Write rows (C, size) of parameters into stacked leaves, at these places of their first axis."""
+        for path, (first, last) in self.ranges.items():
+            into[path][places] = rows[:, first:last].reshape(-1, *self.shapes[path][::-1]).swapaxes(1, -1)
 
     def layers(self, rows: Array) -> Layers:
         """Views of (C, size) parameters: (C, out, in) weights and (C, out, 1) biases, layer by layer."""

@@ -18,10 +18,12 @@ from hansa.adapters.numpy.nets import Net
 from hansa.adapters.numpy.optimizers import Optimizer
 from hansa.adapters.numpy.settings import Settings
 from hansa.adapters.training import training
+from hansa.core import trees
 from hansa.core.gate import is_finite
 from hansa.core.protocols import Dataset, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
+from hansa.stacked import Stacked
 
 _GROUP_BYTES = 1 << 21  # parameters and one step's rows of the clients that move together: they should stay in the cache
 _WINDOW_BYTES = 1 << 19  # rows gathered ahead, for several steps in one copy
@@ -89,27 +91,29 @@ def _shares(n: int, batch: int, dtype: np.dtype[Any]) -> Array:
     return share.reshape(-1, batch)
 
 
-def train(net: Net, clients: Sequence[Client], *, dtype: np.dtype[Any], abort: Signal | None = None) -> list[Update]:
-    """What each client's training gives back, in the order of the clients.
+def train(net: Net, clients: Sequence[Client], *, dtype: np.dtype[Any], abort: Signal | None = None) -> Stacked:
+    """What each client's training gives back, an Update, in the order of the clients.
 
     Infinities that come of a step size too large are let through: the gate names them.
 
     Raises:
         DataError: a row that was trained on holds NaN or infinity; names the client's place and the column.
     """
-    updates: dict[int, Update] = {}
+    like = trees.flatten(clients[0].model)
+    deltas = {path: np.empty((len(clients), *shape), like[path].dtype) for path, shape in net.shapes.items()}
+    losses = np.empty(len(clients))
     with np.errstate(all="ignore"):
         for members in groups(net, clients, dtype):
             group = [clients[i] for i in members]
-            deltas, losses = _train_group(net, group, dtype, abort)
+            moved, losses[members] = _train_group(net, group, dtype, abort)
             # NaN or infinity in a row reaches the gradient of the first layer, so only such an update needs a look at the rows.
-            if not (is_finite(deltas) and is_finite(losses)):
+            if not (is_finite(moved) and is_finite(losses[members])):
                 for i in sorted(members):
                     rows.require_finite(clients[i].x, path=clients[i].place)
-            for i, client, delta, loss in zip(members, group, deltas, losses, strict=True):
-                tree = net.unflatten(delta, client.model)
-                updates[i] = Update(tree, len(client.x), len(client.order), float(client.settings.lr), float(loss))
-    return [updates[i] for i in range(len(clients))]
+            net.unflatten(moved, deltas, members)
+    counts = np.array([(len(client.x), len(client.order)) for client in clients])
+    rates = np.array([client.settings.lr for client in clients], np.float64)
+    return Stacked(Update(deltas, counts[:, 0], counts[:, 1], rates, losses), len(clients))  # type: ignore[arg-type]  # columns
 
 
 def groups(net: Net, clients: Sequence[Client], dtype: np.dtype[Any]) -> Iterator[list[int]]:

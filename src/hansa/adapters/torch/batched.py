@@ -24,6 +24,7 @@ from hansa.adapters.training import Plan, order
 from hansa.core.protocols import Dataset, Update
 from hansa.core.trees import Array, Leaf, Tree
 from hansa.errors import ConfigError, DataError
+from hansa.stacked import Stacked
 
 _CHUNK_BYTES = 1 << 27  # of parameters and rows that are trained together
 _MIXES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -50,8 +51,11 @@ def fit(
     *,
     rngs: Sequence[np.random.Generator],
     device: torch.device,
-) -> list[Update]:
-    """Each client's local training, in the order given. `held` is loaded with the first model, and in train mode."""
+) -> Sequence[Update]:
+    """Each client's local training, in the order given: Stacked, where all are trained at once.
+
+    `held` is loaded with the first model, and in train mode.
+    """
     clients = _clients(models, parts, plans, rngs)
     for i, model in enumerate(models):
         if i and model is not models[i - 1]:
@@ -62,6 +66,8 @@ def fit(
         raise ConfigError("a label that the loss ignores changes its mean, so clients cannot be batched", path="y", hint=_LOOP)
     stack.probe(clients[0])
     clients.sort(key=lambda c: (-len(c.batches), -len(c.batches[0])))
+    if len(clients) <= stack.room(clients[0]):
+        return _in_order(stack.fit(clients), [client.slot for client in clients])
     updates: list[Update | None] = [None] * len(clients)
     start = 0
     while start < len(clients):
@@ -70,6 +76,15 @@ def fit(
             updates[client.slot] = update
         start = end
     return [update for update in updates if update is not None]
+
+
+def _in_order(updates: Stacked, slots: Sequence[int]) -> Stacked:
+    """The updates, of clients that stand in these slots, in the order of the slots."""
+    back = np.argsort(slots)
+    if (back[1:] > back[:-1]).all():
+        return updates
+    delta, *columns = updates.whole
+    return Stacked(Update({name: leaf[back] for name, leaf in delta.items()}, *(column[back] for column in columns)), len(back))
 
 
 def _clients(
@@ -145,7 +160,7 @@ class _Stack:
         inputs = len(client.batches[0]) * client.x[:1].nbytes * (4 // min(client.x.itemsize, 4))
         return max(1, _CHUNK_BYTES // (3 * params + 4 * inputs + 1))
 
-    def fit(self, clients: Sequence[_Client]) -> list[Update]:
+    def fit(self, clients: Sequence[_Client]) -> Stacked:
         """The updates of clients in order of their steps, the longest first."""
         plan, count = clients[0].plan, len(clients)
         before = {name: self._before(leaf, clients) for name, leaf in self._owner.items()}
@@ -247,22 +262,13 @@ class _Stack:
             for i, p in enumerate(params.values())
         ]
 
-    def _updates(
-        self, clients: Sequence[_Client], before: dict[str, Array], params: dict[str, Tensor], totals: Tensor
-    ) -> list[Update]:
+    def _updates(self, clients: Sequence[_Client], before: dict[str, Array], params: dict[str, Tensor], totals: Tensor) -> Stacked:
         trained = {self._names[name]: leaves.array(p) for name, p in params.items()}
         deltas = {}
         for name, owner in self._owner.items():
             after = trained.get(owner)
             deltas[name] = np.zeros_like(before[name]) if after is None else leaves.difference(after, before[name])
-        sums = totals.tolist()
-        return [
-            Update(
-                {name: leaf[i, ...] for name, leaf in deltas.items()},
-                len(client.x),
-                len(client.batches),
-                client.plan.lr,
-                sums[i] / len(client.batches),
-            )
-            for i, client in enumerate(clients)
-        ]
+        rows, steps, rates = zip(*((len(client.x), len(client.batches), client.plan.lr) for client in clients), strict=True)
+        losses = leaves.array(totals).astype(np.float64) / steps
+        columns: Any = (np.array(rows), np.array(steps), np.array(rates, np.float64), losses)
+        return Stacked(Update(deltas, *columns), len(clients))

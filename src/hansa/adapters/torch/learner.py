@@ -151,7 +151,7 @@ class TorchLearner:
         configs: Sequence[FitConfig],
         *,
         rngs: Sequence[np.random.Generator],
-    ) -> list[Update]:
+    ) -> Sequence[Update]:
         """Local training of many clients in one call, by torch.func: what `fit` gives each, within 1e-5 relative.
 
         Raises:

@@ -12,6 +12,22 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NEEDS_DATA = [path for path in EXAMPLES if "HANSA_DATA" in path.read_text(encoding="utf-8")]
 PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+WEIGHTS = "<float32[784,10],float32[10]>"
+DATA = "<float32[?,784],int32[?,1]>*"
+TUTORIAL = [  # the types of TensorFlow Federated's tutorial, as it prints them
+    "{float32}@CLIENTS",
+    "({float32}@CLIENTS -> float32@SERVER) 69.53333",
+    "(float32 -> float32)",
+    "({float32}@CLIENTS -> {float32}@CLIENTS) [np.float32(1.5), np.float32(3.5), np.float32(2.5)]",
+    f"( -> {WEIGHTS})",
+    DATA,
+    WEIGHTS,
+    f"(<tf_dataset={DATA},server_weights={WEIGHTS}> -> {WEIGHTS})",
+    f"({WEIGHTS} -> {WEIGHTS})",
+    f"( -> {WEIGHTS}@SERVER)",
+    f"(<server_weights={WEIGHTS}@SERVER,federated_dataset={{{DATA}}}@CLIENTS> -> {WEIGHTS}@SERVER)",
+]
+SIGNATURES = {"tff_tutorial": TUTORIAL, "tff_tutorial_torch": TUTORIAL}  # lines that an example prints
 FIGURE = re.compile(r"\"(\w+\.png)\"")
 
 
@@ -29,7 +45,9 @@ def run(path: Path, folder: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=stem)
 def test_an_example_runs_without_a_download_prints_and_writes_its_figures(path: Path, tmp_path: Path) -> None:
-    assert run(path, tmp_path)
+    said = run(path, tmp_path)
+    assert said
+    assert [line for line in SIGNATURES.get(path.stem, ()) if f"{line}\n" not in said] == []
     expected = set(FIGURE.findall(path.read_text(encoding="utf-8")))
     assert {figure.name for figure in tmp_path.iterdir()} == expected
     assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in tmp_path.iterdir())

@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "runtime": {"core", "record"},
     "provision": {"core", "runtime"},
     "admin": {"core", "record", "config", "runtime", "provision"},
-    "compat": {"core", "record", "simulation", "client"},
+    "compat": {
+        *("core", "local", "sequences", "templates", "aggregation", "aggregators", "learning", "data", "evaluation", "adapters"),
+        *("record", "simulation", "client"),
+    },
     "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation", "runtime"},
 }
 LEAVES = {"jobs", "store", "authz", "audit", "sandbox"}

@@ -25,30 +25,37 @@ def shakespeare(*, folder: str | Path | None = None, length: int = 80) -> Rows:
     Raises:
         DataError: no such file is there, or one is damaged.
     """
-    where = data_folder(folder)
-    if (packed := where / "tinyshakespeare.npz").exists():
-        text = read_npz(packed, "text")[0].tobytes().decode("ascii")
-    else:
-        named = where / "tinyshakespeare.txt"
-        text = data_file(named if named.exists() else where / "input.txt", _URL).read_text(encoding="utf-8")
-    return windows(speakers(text), length=length)
+    return windows({name: "".join(words) for name, words in speeches(play(folder)).items()}, length=length)
 
 
-def speakers(text: str) -> dict[str, str]:
-    r"""What each speaker of a play says, in order. An empty line ends a speech; its first line is the speaker's name and a colon.
-
-    >>> speakers("Anna:\nIs it you?\n\nBert:\nIt is.\n\nAnna:\nCome in.\n")
-    {'Anna': 'Is it you?\nCome in.\n', 'Bert': 'It is.\n'}
+def play(folder: str | Path | None = None) -> str:
+    """The plays' text as it stands in the folder; see `shakespeare`.
 
     Raises:
-        DataError: a speech does not begin with a name; says which line.
+        DataError: no such file is there, or it is damaged.
     """
-    said: dict[str, str] = {}
+    where = data_folder(folder)
+    if (packed := where / "tinyshakespeare.npz").exists():
+        return read_npz(packed, "text")[0].tobytes().decode("ascii")
+    named = where / "tinyshakespeare.txt"
+    return data_file(named if named.exists() else where / "input.txt", _URL).read_text(encoding="utf-8")
+
+
+def speeches(text: str) -> dict[str, list[str]]:
+    r"""The speeches of each speaker of a play, in order. An empty line ends one; its first line is the speaker's name and a colon.
+
+    >>> speeches("Anna:\nIs it you?\n\nBert:\nIt is.\n\nAnna:\nCome in.\n")
+    {'Anna': ['Is it you?\n', 'Come in.\n'], 'Bert': ['It is.\n']}
+
+    Raises:
+        DataError: a speech does not begin with a name; says which.
+    """
+    said: dict[str, list[str]] = {}
     for speech in text.strip().split("\n\n"):
         name, colon, words = (speech.strip("\n") + "\n").partition(":\n")  # a speech may be empty
         if not colon or not name or "\n" in name:
             raise DataError("a speech begins with a line `Name:`", path="text", got=speech[:40])
-        said[name] = said.get(name, "") + words
+        said.setdefault(name, []).append(words)
     return said
 
 

@@ -27,11 +27,11 @@ def test_a_play_is_cut_by_speaker_and_y_is_the_character_after_each_of_x(tmp_pat
 
 def test_a_speech_without_its_speaker_and_a_play_without_a_whole_piece_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a speech begins with a line `Name:`.*Bert speaks"):
-        text.speakers("Anna:\nWell.\n\nBert speaks\n")
+        text.speeches("Anna:\nWell.\n\nBert speaks\n")
     with pytest.raises(DataError, match="no speaker has a piece"):
-        text.windows(text.speakers(PLAY), length=50)
+        text.windows({"Anna": "Come in.\n"}, length=50)
     with pytest.raises(DataError, match="at least one character"):
-        text.windows(text.speakers(PLAY), length=0)
+        text.windows({"Anna": "Come in.\n"}, length=0)
     with pytest.raises(DataError, match=r"there is no such file.*https://"):
         text.shakespeare(folder=tmp_path)
 

@@ -1,0 +1,18 @@
+"""`tff.learning`: models of Keras and what trains them, under the names of both generations."""
+
+from typing import TYPE_CHECKING
+
+from hansa.compat.tff.learning import models
+
+if TYPE_CHECKING:
+    from hansa.adapters.tensorflow.models import VariableModel as Model
+    from hansa.adapters.tensorflow.models import from_keras_model
+
+__all__ = ["Model", "from_keras_model", "models"]
+
+if not TYPE_CHECKING:  # the older spellings; TensorFlow is imported when one is used
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(models, {"Model": "VariableModel"}.get(name, name))

@@ -126,12 +126,22 @@ def test_by_commands_under_hansa_up_each_workflow_gives_the_files_of_the_simulat
         home = brought(f"{reference}:job", "home")
         (tmp_path / "statistics.toml").write_text(STATISTICS)
         (tmp_path / "evaluate.toml").write_text(EVALUATE)
+        together = brought(f"{reference}:composed", "together")
         described, evaluated = brought("statistics.toml", "described"), brought("evaluate.toml", "evaluated")
         with connect(kit) as session:
             gave = {run.job: session.run(run.run).result() for run in session.runs()[-2:]}
     simulate(flow_jobs.job, {"heart": sites}, seed=5, out=tmp_path / "simulated", workers=2)
     for name in FILES:
         assert (home / name).read_bytes() == (tmp_path / "simulated" / name).read_bytes()
+    simulate(flow_jobs.composed, {"heart": sites}, seed=5, out=tmp_path / "composed", workers=2)
+    for name in ("model.safetensors", "result.json"):
+        assert (together / name).read_bytes() == (tmp_path / "composed" / name).read_bytes()
+    told = [
+        [json.loads(line).get("global") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (together, tmp_path / "composed")
+    ]
+    assert told[0] == told[1]
+    assert told[0][0]["aggregator/clipping/mean_value/aggregated_bits"] == 4 * 8 * (22 + 4 + 4 + 4 + 2 * (22 + 8 + 8))
     for folder, name in ((described, "result.json"), (evaluated, "matrix.json")):
         file = folder.name.replace("described", "statistics").replace("evaluated", "evaluate")
         simulate(read(tmp_path / f"{file}.toml").job(), sites, seed=5, out=tmp_path / file)

@@ -19,6 +19,7 @@ from hansa.core.plan import plan
 from hansa.core.protocols import Dataset
 from hansa.core.trees import Array
 from hansa.data import datasets, partition
+from hansa.document import planned
 from hansa.learning import once
 
 heart = datasets.heart()
@@ -85,7 +86,7 @@ def main() -> None:
     error = analytics.standard_error(12)
     print(f"{'different patients':26}{found:.0f} of {len(set(record(heart)))}, standard error {100 * error:.1f} %")
     print("\nwhat a hospital is asked for the quartiles of its cholesterol values:\n")
-    print(plan(analysis(cholesterol, analytics.quantiles(LEVELS, rounds=2), "quartiles")))
+    print(planned(plan(analysis(cholesterol, analytics.quantiles(LEVELS, rounds=2), "quartiles"))))
     draw(answers["ages by five years"], answers["quartiles of cholesterol"])
     print("-> analytics.png")
 

@@ -14,6 +14,7 @@ from tests.unit.learning.linear import A, B, Linear, Recorded, flat, models, sit
 
 from hansa import aggregators as agg
 from hansa.core.job import Job
+from hansa.core.plan import plan
 from hansa.core.protocols import Dataset, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Tree
@@ -130,10 +131,8 @@ def test_a_wrong_update_is_refused_by_name_and_the_model_is_what_it_would_have_b
 
 
 def test_no_weight_leaves_a_site_where_the_sums_are_secure() -> None:
-    described = Job("secret", trained(agg.MeanFactory(agg.SumFactory(), agg.SecureSumFactory(100.0, 0.0))), data="d").describe()
-    leaves = [line.split()[1] for line in described.splitlines() if line.strip().startswith("leaves")]
-    assert "weight:" not in leaves
-    assert "whole:" in leaves
+    (stage,) = plan(trained(agg.MeanFactory(agg.SumFactory(), agg.SecureSumFactory(100.0, 0.0))).process.next).stages
+    assert [label for label, _ in stage.reads] == ["weigh", "whole", "constant", "above", "below"]
 
 
 def test_algorithms_with_a_round_of_their_own_take_streaming_aggregators_alone() -> None:

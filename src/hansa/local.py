@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final, cast, overload
+from typing import Any, Final, NamedTuple, cast, overload
 
 from hansa import registry
-from hansa.core.computation import WANTED, fitted, local_function
+from hansa.core.computation import fitted, local_function
 from hansa.core.graph import TRACING, Apply, LocalFunction, Value, as_node, where
 from hansa.core.protocols import LocalBackend
 from hansa.core.signature import bound, copied, function_first, named, parameter_type, reduced
 from hansa.core.task import FLContext, Signal
 from hansa.core.types import UNKNOWN, FederatedType, FunctionType, ObjectType, Type, contains, infer_type, to_type
-from hansa.core.values import conform
+from hansa.core.values import Conform, conformer
 from hansa.errors import TraceError
 
 _RUNNING: Final = ContextVar("running", default="")  # the backend of the local computation that runs
+
+
+class _Ready(NamedTuple):
+    """What is made of a function before its first run: itself, compiled, and the looks at what it takes and gives."""
+
+    run: Callable[..., Any]
+    takes: tuple[tuple[str, Conform], ...]
+    gives: Conform
+    path: str  # what its result is called
+    open: bool  # the result's type is found at the first run
 
 
 class LocalComputation:
@@ -34,24 +44,21 @@ class LocalComputation:
     def __init__(self, local: LocalFunction) -> None:
         self._fn, self.local = local.fn, replace(local, fn=self)
         named(self, local.fn, local.name)
+        # whether a framework's function waits for the types of its parameters
+        self.polymorphic = bool(local.backend) and any(contains(kind, ObjectType) for _, kind in local.parameters)
         self._found: Type = UNKNOWN
-        self._ready: Callable[..., Any] | None = None
+        self._ready: _Ready | None = None
         self._made: dict[str, LocalComputation] = {}
 
     @property
     def type_signature(self) -> FunctionType:
         """`(float32 -> float32)`; several parameters are one struct."""
-        known = self._found if self.local.result is UNKNOWN else self.local.result
+        known = self._found if self.local.result == UNKNOWN else self.local.result
         return FunctionType(parameter_type(self.local.parameters), known)
 
     def as_local(self, *kinds: Type) -> LocalFunction:
         """The function that runs where arguments of these types are."""
         return (self.of(*kinds) if self.polymorphic else self).local
-
-    @property
-    def polymorphic(self) -> bool:
-        """Whether a framework's function waits for the types of its parameters."""
-        return bool(self.local.backend) and any(contains(kind, ObjectType) for _, kind in self.local.parameters)
 
     def of(self, *kinds: Type) -> LocalComputation:
         """The computation for arguments of these types, made once for each.
@@ -65,20 +72,38 @@ class LocalComputation:
         key = repr(kinds)
         if key not in self._made:
             plain = replace(self.local, fn=self._fn, parameters=tuple(zip(names, kinds, strict=True)))
-            self._made[key] = LocalComputation(_inferred(plain))
+            made = LocalComputation(_inferred(plain))
+            made.polymorphic = False  # what is known by its class alone is handed to it as it is
+            self._made[key] = made
         return self._made[key]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.local.backend and _RUNNING.get() == self.local.backend:  # called by its like: a function as any
+        local = self.local
+        if local.backend and _RUNNING.get() == local.backend:  # called by its like: a function as any
             return self._fn(*args, **kwargs)
-        names = [name for name, _ in self.local.parameters]
-        extra = {name: kwargs.pop(name) for name in WANTED & kwargs.keys()}
-        given = bound(self.local.name, names, args, kwargs)
+        extra = {name: kwargs.pop(name) for name in local.wants & kwargs.keys()}
+        given = bound(local.name, [name for name, _ in local.parameters], args, kwargs)
         if TRACING.get():
             return self._traced(given)
         if self.polymorphic:
             return self.of(*map(infer_type, given.values()))(**given, **extra)
-        return self._converted(*(given[name] for name in names), **extra)
+        ready = self._ready or self._made_ready()
+        return self.applied([take(given[name], name) for name, take in ready.takes], extra)
+
+    def applied(self, args: Sequence[Any], extra: Mapping[str, Any]) -> Any:
+        """The result for arguments that have their types already: they are not looked at again."""
+        ready = self._ready or self._made_ready()
+        if _RUNNING.get() == self.local.backend:
+            made = ready.run(*args, **extra)
+        else:
+            outer = _RUNNING.set(self.local.backend)
+            try:
+                made = ready.run(*args, **extra)
+            finally:
+                _RUNNING.reset(outer)
+        if ready.open and self._found is UNKNOWN:
+            self._found = infer_type(made)
+        return ready.gives(made, ready.path)
 
     def _traced(self, given: Mapping[str, Any]) -> Value:
         nodes = {name: as_node(value) for name, value in given.items()}
@@ -88,22 +113,11 @@ class LocalComputation:
         ready = tuple(fitted(nodes[name], want, name, local.name) for name, want in local.parameters)
         return Value(Apply(local, ready, (), None, local.result))
 
-    def _converted(self, *args: Any, **extra: Any) -> Any:
-        local = self.local
-        ready = [conform(value, kind, path=name) for value, (name, kind) in zip(args, local.parameters, strict=False)]
-        outer = _RUNNING.set(local.backend)
-        try:
-            made = self._compiled()(*ready, **extra)
-        finally:
-            _RUNNING.reset(outer)
-        if local.result is UNKNOWN and self._found is UNKNOWN:
-            self._found = infer_type(made)
-        return conform(made, local.result, path=f"result of {local.name}")
-
-    def _compiled(self) -> Callable[..., Any]:
-        if self._ready is None:
-            kinds = [kind for _, kind in self.local.parameters]
-            self._ready = _backend(self.local.backend).compiled(self._fn, kinds) if self.local.backend else self._fn
+    def _made_ready(self) -> _Ready:
+        local, kinds = self.local, [kind for _, kind in self.local.parameters]
+        run = _backend(local.backend).compiled(self._fn, kinds) if local.backend else self._fn
+        takes = tuple((name, conformer(kind)) for name, kind in local.parameters)
+        self._ready = _Ready(run, takes, conformer(local.result), f"result of {local.name}", local.result == UNKNOWN)
         return self._ready
 
     def __getstate__(self) -> dict[str, Any]:

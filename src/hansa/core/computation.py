@@ -123,6 +123,9 @@ class Computation:
     def _run(self, given: dict[str, Any], clients: int | None) -> Any:
         return cast(Callable[..., Any], registry.find("backends", "direct"))(self, given, clients)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "interpreted"}  # made anew by the first call
+
     __reduce_ex__, __copy__ = reduced, copied
 
     def __repr__(self) -> str:

@@ -369,6 +369,8 @@ def to_type(spec: object) -> Type:
 
 def members(value: object) -> list[tuple[str | None, Any]] | None:
     """The elements of a container with their names: of a mapping, a NamedTuple, a dataclass, an attrs object, a list or a tuple."""
+    if type(value) in {list, tuple}:
+        return [(None, item) for item in typing.cast("list[Any]", value)]
     if type(value) is dict or isinstance(value, Mapping):
         return [(str(name), item) for name, item in value.items()]
     if not isinstance(value, type) and (names := _field_names(type(value))) is not None:

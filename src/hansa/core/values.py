@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from hansa.core.trees import Array
 from hansa.core.types import FederatedType, SequenceType, StructType, TensorType, Type, members
@@ -75,19 +76,74 @@ def restore(items: list[Any], kind: StructType) -> Any:
     return tuple(items)
 
 
+Conform = Callable[[Any, str], Any]  # (value, path) -> the value as its type says
+Look = Callable[[Any], bool]
+
+
+def conformer(kind: Type) -> Conform:
+    """`conform` for one type, made once: a value that has the type already, the usual case, costs one look and no path."""
+    fits, member = look(kind), kind.member if isinstance(kind, FederatedType) else kind
+    return lambda value, path: value if fits(value) else conform(value, member, path=path)
+
+
+def look(kind: Type) -> Look:
+    """What says whether a value has the type already, with its dtypes and containers. False may be said of one that has."""
+    match kind:
+        case FederatedType():
+            return look(kind.member)
+        case TensorType(shape=()):
+            cls = kind.dtype.type
+            return lambda value: type(value) is cls
+        case TensorType(dtype, shape):
+            if shape is None or None in shape[1:]:
+                return lambda v: type(v) is ndarray and v.ndim > 0 and v.dtype == dtype and _fits(v.shape, shape)
+            rest, rank = shape[1:], len(shape)
+            if shape[0] is not None:
+                return lambda v: type(v) is ndarray and v.dtype == dtype and v.shape == shape
+            if not rest:
+                return lambda v: type(v) is ndarray and v.dtype == dtype and v.ndim == 1
+            return lambda v: type(v) is ndarray and v.dtype == dtype and v.ndim == rank and v.shape[1:] == rest
+        case StructType():
+            return _look_struct(kind)
+        case SequenceType():
+            element = look(kind.element)
+            return lambda value: type(value) is list and all(map(element, value))
+    return lambda _: True
+
+
+def _look_struct(kind: StructType) -> Look:
+    looks, container, names = [look(item) for item in kind], kind.container, [name for name, _ in kind.elements]
+    if container in (dict, OrderedDict):
+        return lambda value: type(value) is container and [*value] == names and all(map(_asked, looks, value.values()))
+    if container is None or not issubclass(container, tuple | list):
+        return lambda _: False
+    if len(looks) == 2:  # a batch: there are many, and a call costs time
+        first, second = looks
+        return lambda value: type(value) is container and len(value) == 2 and first(value[0]) and second(value[1])
+    return lambda value: type(value) is container and len(value) == len(looks) and all(map(_asked, looks, value))
+
+
+def _asked(fits: Look, value: Any) -> bool:
+    return fits(value)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
+    if wanted is None or shape == wanted:
+        return True
+    return len(shape) == len(wanted) and all(want is None or want == n for n, want in zip(shape, wanted, strict=True))
+
+
 def conform(value: Any, kind: Type, *, path: str) -> Any:
     """A caller's argument as its declared type: Python numbers and lists become arrays of the dtype; structs go element by element.
 
     A conversion that would change a value is refused: float64 0.1 to float32 is rounding and allowed, 2**40 to int32 or 1.5 to
-    int32 is not.
+    int32 is not. What has the type already is returned itself.
 
     Raises:
         TraceError: the value does not fit; names the path into the argument, what was expected and what came.
     """
     if isinstance(kind, FederatedType):
         return conform(value, kind.member, path=path)
-    if _as_it_is(value, kind):  # the usual case costs one look, and no path is made
-        return value
     if isinstance(kind, TensorType):
         return _conform_tensor(value, kind, path)
     if isinstance(kind, StructType):
@@ -95,26 +151,6 @@ def conform(value: Any, kind: Type, *, path: str) -> Any:
     if isinstance(kind, SequenceType) and isinstance(value, list | tuple | np.ndarray):
         return [conform(item, kind.element, path=f"{path}[{i}]") for i, item in enumerate(value)]
     return value
-
-
-def _as_it_is(value: Any, kind: Type) -> bool:
-    """Whether the value has the type already, with its dtypes and containers."""
-    if isinstance(kind, TensorType):
-        if type(value) is not np.ndarray:
-            return kind.shape == () and type(value) is kind.dtype.type
-        return bool(kind.shape) and value.dtype == kind.dtype and _fits(value.shape, kind.shape or ())
-    if isinstance(kind, StructType):
-        same = type(value) is kind.container and isinstance(value, tuple | list) and len(value) == len(kind.elements)
-        return same and all(map(_as_it_is, value, kind))
-    if isinstance(kind, SequenceType):
-        return type(value) is list and all(_as_it_is(item, kind.element) for item in value)
-    return True
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    if len(shape) != len(wanted):
-        return False
-    return shape == wanted or all(want is None or want == n for n, want in zip(shape, wanted, strict=True))
 
 
 def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
@@ -134,7 +170,7 @@ def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
         elif not np.can_cast(array.dtype, kind.dtype, "same_kind"):
             raise TraceError("the value has another dtype", path=path, expected=kind, got=got)
         array = array.astype(kind.dtype)
-    if kind.shape is not None and not _fits(array.shape, kind.shape):
+    if not _fits(array.shape, kind.shape):
         raise TraceError("the value has another shape", path=path, expected=kind, got=got)
     return array if array.ndim else array[()]
 

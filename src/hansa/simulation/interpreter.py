@@ -7,9 +7,9 @@ a list with one entry a client; any other value is itself. There are no stages, 
 from __future__ import annotations
 
 import copy
-import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -17,11 +17,13 @@ import numpy as np
 
 from hansa.core import trees
 from hansa.core.computation import Computation
-from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Reduce, Select, member_of, pick, walk
+from hansa.core.graph import Apply, Broadcast, Constant, Node, Parameter, Record, Reduce, Select, inputs, member_of, pick, walk
 from hansa.core.task import FLContext, Signal
-from hansa.core.types import CLIENTS, FederatedType, StructType, TensorType, Type
-from hansa.core.values import conform, elements_of, pack, restore, scalar, unpack
+from hansa.core.trees import Array
+from hansa.core.types import CLIENTS, FederatedType, ObjectType, StructType, TensorType, Type, infer_type, members
+from hansa.core.values import Look, conform, elements_of, look, pack, restore, scalar, unpack
 from hansa.errors import SpecError, TraceError
+from hansa.local import LocalComputation
 
 
 def call(computation: Computation, given: Mapping[str, Any], clients: int | None = None) -> Any:
@@ -32,40 +34,80 @@ def call(computation: Computation, given: Mapping[str, Any], clients: int | None
     Raises:
         TraceError: an argument does not fit; or there is work for clients, and nothing says how many they are.
     """
-    arguments = computation.arguments
-    leaves = [each for name, value in given.items() for each in _leaves(arguments[name], value, name)]
+    arguments, schedule = computation.arguments, _scheduled(computation)
+    leaves = [each for name, value in given.items() for each in _leaves(arguments[name], value, name, schedule)]
     sizes = {p.name: len(value) for p, value in leaves if p.placement is CLIENTS and not _same_everywhere(p)}
     if len(set(sizes.values()) | ({clients} if clients is not None else set())) > 1:
         raise TraceError("the client arguments have different lengths", got=sizes, expected=clients)
     count = clients if clients is not None else next(iter(sizes.values()), None)
-    nodes = walk(computation.result)
-    if count is None and any(node.placement is CLIENTS for node in nodes):
+    if count is None and any(node.placement is CLIENTS for node in schedule.nodes):
         raise TraceError(f"{computation.name} runs at clients, and no argument says how many", hint="call f.over(clients)(...)")
     values: dict[int, Any] = {id(p): [value] * (count or 0) if _same_everywhere(p) else value for p, value in leaves}
-    for node in nodes:
+    for node in schedule.nodes:
         if id(node) not in values:
-            values[id(node)] = _value(node, values, count or 0)
+            values[id(node)] = _value(node, values, count or 0, schedule)
     return _shown(computation.result, values, computation.name)
 
 
-def _leaves(node: Node, value: Any, path: str) -> Iterator[tuple[Parameter, Any]]:
+@dataclass(frozen=True, eq=False)
+class _Schedule:
+    """What is made of a computation before its first call: its nodes, the look at each parameter, and which functions are given
+    what has been looked at already, as their parameters' types want it.
+    """
+
+    nodes: tuple[Node, ...]
+    looks: Mapping[int, Look]
+    direct: Mapping[int, LocalComputation]
+
+
+def _scheduled(computation: Computation) -> _Schedule:
+    made = computation.__dict__.get("interpreted")
+    if not isinstance(made, _Schedule):
+        nodes = tuple(walk(computation.result))
+        looks = {id(p): look(p.type) for p in computation.parameters}
+        applies = [node for node in nodes if isinstance(node, Apply)]
+        direct = {id(node): node.fn.fn for node in applies if isinstance(node.fn.fn, LocalComputation) and _fits_already(node)}
+        made = computation.__dict__["interpreted"] = _Schedule(nodes, looks, direct)
+    return made
+
+
+def _fits_already(node: Apply) -> bool:
+    kinds = [kind for _, kind in node.fn.parameters]
+    return not node.kwargs and all(_looked_at(a) and member_of(a.type) == kind for a, kind in zip(node.args, kinds, strict=True))
+
+
+def _looked_at(node: Node) -> bool:
+    """Whether its value has its type, containers too: a typed function's result, an argument of the call, or a part of these."""
+    if isinstance(node, Select | Broadcast):
+        return _looked_at(node.source)
+    return isinstance(node, Parameter) or (isinstance(node, Apply) and isinstance(node.fn.fn, LocalComputation))
+
+
+def _leaves(node: Node, value: Any, path: str, schedule: _Schedule) -> Iterator[tuple[Parameter, Any]]:
     """The placed parameters that one argument is made of, each with its value."""
     if isinstance(node, Parameter):
-        many = node.placement is CLIENTS and not _same_everywhere(node)
-        yield node, _cohort(value, node) if many else conform(value, node.type, path=path)
+        fits = schedule.looks[id(node)]
+        if node.placement is CLIENTS and not _same_everywhere(node):
+            yield node, _cohort(value, node, fits)
+        else:
+            yield node, value if fits(value) else conform(value, node.type, path=path)
     elif isinstance(node, Record) and isinstance(node.type, StructType):
         for (name, item), each in zip(node.items, elements_of(value, node.type, path), strict=True):
-            yield from _leaves(item, each, f"{path}/{name}")
+            yield from _leaves(item, each, f"{path}/{name}", schedule)
 
 
 def _same_everywhere(node: Node) -> bool:
     return node.placement is CLIENTS and isinstance(node.type, FederatedType) and node.type.all_equal
 
 
-def _cohort(column: Any, parameter: Parameter) -> list[Any]:
+def _cohort(column: Any, parameter: Parameter, fits: Look) -> list[Any]:
+    name, kind = parameter.name, parameter.type
     if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
-        raise TraceError("a client argument is a sequence with one entry a client", path=parameter.name, got=type(column).__name__)
-    return [conform(item, parameter.type, path=f"client {i} -> {parameter.name}") for i, item in enumerate(column)]
+        raise TraceError("a client argument is a sequence with one entry a client", path=name, got=type(column).__name__)
+    given = list(column)
+    if all(map(fits, given)):
+        return given
+    return [each if fits(each) else conform(each, kind, path=f"client {i} -> {name}") for i, each in enumerate(given)]
 
 
 def _shown(node: Node, values: Mapping[int, Any], name: str) -> Any:
@@ -82,42 +124,50 @@ def _shown(node: Node, values: Mapping[int, Any], name: str) -> Any:
     return held[0]
 
 
-def _value(node: Node, values: Mapping[int, Any], count: int) -> Any:
+def _value(node: Node, values: Mapping[int, Any], count: int, schedule: _Schedule) -> Any:
     if isinstance(node, Reduce):
         return _reduced(node, values[id(node.value)], values)
     if isinstance(node, Broadcast):
         return [values[id(node.source)]] * count if node.placement is CLIENTS else values[id(node.source)]
+    direct, read = schedule.direct.get(id(node)), inputs(node)
     if node.placement is not CLIENTS or (isinstance(node, Record) and isinstance(node.type, StructType)):
-        return _at_one_place(node, lambda source: values[id(source)], FLContext(site="server", slot=-1, population=count))
-    contexts = [FLContext(site=f"client {i}", slot=i, population=count) for i in range(count)]
-    return [_at_client(node, _of_client(values, ctx.slot), ctx) for ctx in contexts]
+        return _at_one_place(node, direct, [values[id(source)] for source in read], ("server", -1, count))
+    columns = [values[id(source)] if source.placement is CLIENTS else [values[id(source)]] * count for source in read]
+    rows = zip(*columns, strict=True) if columns else [()] * count
+    return [_at_client(node, direct, row, i, count) for i, row in enumerate(rows)]
 
 
-def _at_client(node: Node, of: Callable[[Node], Any], ctx: FLContext) -> Any:
+def _at_client(node: Node, direct: LocalComputation | None, row: Sequence[Any], i: int, count: int) -> Any:
     try:
-        return _at_one_place(node, of, ctx)
+        return _at_one_place(node, direct, row, ("client", i, count))
     except TraceError as error:  # what a typed function took or gave: whose it was belongs to the way
-        error.path = ctx.site if error.path is None else f"{ctx.site} -> {error.path}"
+        error.path = f"client {i}" if error.path is None else f"client {i} -> {error.path}"
         raise
 
 
-def _of_client(values: Mapping[int, Any], i: int) -> Callable[[Node], Any]:
-    return lambda source: values[id(source)][i] if source.placement is CLIENTS else values[id(source)]
-
-
-def _at_one_place(node: Node, of: Callable[[Node], Any], ctx: FLContext) -> Any:
+def _at_one_place(node: Node, direct: LocalComputation | None, row: Sequence[Any], place: tuple[str, int, int]) -> Any:
+    """The value of a node from those of its inputs, in their order."""
     match node:
+        case Apply():
+            asked = _asked(node, *place) if node.fn.wants else {}
+            if direct is not None:
+                return direct.applied(row, asked)
+            named = {name: value for (name, _), value in zip(node.kwargs, row[len(node.args) :], strict=True)}
+            return node.fn.fn(*row[: len(node.args)], **named, **asked)
         case Constant():
             return node.value
         case Select():
-            return pick(of(node.source), node.key)
+            return pick(row[0], node.key)
         case Record():
             kind = member_of(node.type)
-            return restore([of(item) for _, item in node.items], kind) if isinstance(kind, StructType) else None
-        case Apply():
-            asked = {name: value for name, value in (("ctx", ctx), ("abort", Signal())) if name in node.fn.wants}
-            return node.fn.fn(*[of(arg) for arg in node.args], **{name: of(arg) for name, arg in node.kwargs}, **asked)
+            return restore(list(row), kind) if isinstance(kind, StructType) else None
     raise TraceError(f"{type(node).__name__} has no meaning here", got=node.type)
+
+
+def _asked(node: Apply, site: str, slot: int, count: int) -> dict[str, object]:
+    """What the function asks for by keyword."""
+    ctx = FLContext(site=site if slot < 0 else f"{site} {slot}", slot=slot, population=count)
+    return {name: value for name, value in (("ctx", ctx), ("abort", Signal())) if name in node.fn.wants}
 
 
 def _reduced(node: Reduce, held: Sequence[Any], values: Mapping[int, Any]) -> Any:
@@ -133,41 +183,54 @@ def _reduced(node: Reduce, held: Sequence[Any], values: Mapping[int, Any]) -> An
             total = accumulate(total, value)
         return total if report is None else report(total)
     weights = [1.0] * len(held) if node.weight is None else [float(w) for w in values[id(node.weight)]]
-    packed = [pack(value) for value in held]
     if node.kind == "using":
-        return _aggregated(node, packed, weights, start)
-    if not packed:
+        return _aggregated(node, [pack(value) for value in held], weights, start)
+    if not held:
         return unpack(_nothing(kind, node.kind), kind)
-    for i, each in enumerate(packed[1:], 1):
-        if trees.Spec.of({"value": each}) != trees.Spec.of({"value": packed[0]}):
-            raise SpecError("the clients' values have different shapes", path=f"client {i}", expected=packed[0], got=each)
-    return unpack(_leafwise(node, packed, weights, None if start is None else pack(start)), kind)
+    return _each_tensor(node, kind, held, weights, start)
 
 
-def _leafwise(node: Reduce, packed: Sequence[Any], weights: Sequence[float], bound: Any) -> Any:
-    if isinstance(packed[0], Mapping):
-        own = isinstance(bound, Mapping)
-        return {
-            name: _leafwise(node, [each[name] for each in packed], weights, bound[name] if own else bound) for name in packed[0]
-        }
-    dtype = packed[0].dtype
+def _each_tensor(node: Reduce, kind: Type, held: Sequence[Any], weights: Sequence[float], bound: Any) -> Any:
+    """A reduction of each tensor, in the containers of the values."""
+    if isinstance(kind, ObjectType):  # known by its class alone
+        kind = infer_type(held[0])
+    if not isinstance(kind, StructType):
+        return scalar(_reduced_tensor(node, [np.asarray(value) for value in held], weights, bound))
+    rows = [value if type(value) is list else elements_of(value, kind, f"client {i}") for i, value in enumerate(held)]
+    width = len(kind)
+    for i, row in enumerate(rows):
+        if len(row) != width:
+            raise SpecError("the clients' values have different lengths", path=f"client {i}", expected=kind, got=len(row))
+    bounds = [bound] * width if bound is None or members(bound) is None else elements_of(bound, kind, "the bound")
+    parts = zip(kind, zip(*rows, strict=True), bounds, strict=True)
+    return restore([_each_tensor(node, item, column, weights, each) for item, column, each in parts], kind)
+
+
+def _reduced_tensor(node: Reduce, arrays: Sequence[Array], weights: Sequence[float], bound: Any) -> Array:
+    dtype, shape = arrays[0].dtype, arrays[0].shape
+    for i, array in enumerate(arrays):
+        if array.dtype != dtype or array.shape != shape:
+            expected, got = (str(trees.Spec.of({"value": each})) for each in (arrays[0], array))
+            raise SpecError("the clients' values have different shapes", path=f"client {i}", expected=expected, got=got)
     if node.kind in ("min", "max"):
-        return (np.min if node.kind == "min" else np.max)(np.stack(packed), axis=0)
+        return np.asarray((np.min if node.kind == "min" else np.max)(np.stack(arrays), axis=0))
     if node.kind in ("federated_secure_sum", "federated_secure_sum_bitwidth"):
         most = 2 ** int(bound) - 1 if node.kind.endswith("bitwidth") else int(bound)
-        for i, array in enumerate(packed):
+        for i, array in enumerate(arrays):
             if array.size and not (array.min() >= 0 and array.max() <= most):
                 raise SpecError(f"{node.kind} cannot hold this", path=f"client {i}", expected=f"0..{most}", got=array)
     wide = dtype if dtype.kind in "iu" else np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
-    weighted = node.weight is not None
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        terms = [a.astype(wide) * weight if weighted else a.astype(wide) for a, weight in zip(packed, weights, strict=True)]
-        total = functools.reduce(np.add, terms)
+        weighted = node.weight is not None
+        terms = (a.astype(wide) * w for a, w in zip(arrays, weights, strict=True)) if weighted else iter(arrays)
+        total = np.array(next(terms), wide)  # not added to 0, which has a sign
+        for term in terms:
+            total += term
         if node.kind == "mean":
-            total = total / np.float64(sum(weights))
+            total /= np.float64(sum(weights))
         if node.kind == "federated_secure_modular_sum":
-            total = total % dtype.type(bound)
-    return np.asarray(total).astype(dtype)
+            total %= dtype.type(bound)
+    return total.astype(dtype)
 
 
 def _aggregated(node: Reduce, packed: Sequence[Any], weights: Sequence[float], start: Any) -> Any:

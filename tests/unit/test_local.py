@@ -14,6 +14,7 @@ import pytest
 import hansa as hs
 from hansa.core.plan import plan
 from hansa.core.types import infer_type
+from hansa.document import planned
 from hansa.errors import ConfigError, HansaError, TraceError
 
 f32, i32 = np.float32, np.int32
@@ -136,7 +137,7 @@ def test_opaque_python_has_the_type_of_its_first_run_and_none_in_a_plan() -> Non
     assert str(everywhere.type_signature) == "({float32}@CLIENTS -> ?*@SERVER)"
     assert opaque(1.0) == {"a": 1.0}
     assert str(opaque.type_signature) == "(float32 -> <a=float32>)"
-    assert "opaque(x) -> ?" in str(plan(everywhere))
+    assert "opaque(x) -> ?" in str(planned(plan(everywhere)))
 
 
 def test_a_plan_names_the_framework_of_what_runs() -> None:
@@ -144,7 +145,7 @@ def test_a_plan_names_the_framework_of_what_runs() -> None:
     def total(x: Any) -> Any:
         return hs.federated_sum(hs.federated_map(add_half, x))
 
-    assert f"runs       {__name__}:add_half(x) -> float32 in numpy" in str(plan(total))
+    assert f"runs       {__name__}:add_half(x) -> float32 in numpy" in str(planned(plan(total)))
 
 
 def test_without_types_it_is_made_for_each_type_it_meets() -> None:
@@ -222,7 +223,7 @@ def test_those_of_a_module_are_pickled_by_name_and_others_with_what_they_hold() 
     twin = cloudpickle.loads(cloudpickle.dumps(total))
     assert twin is not total
     assert twin([1.0, 2.0]) == 7.0
-    assert str(plan(twin)) == str(plan(total))
+    assert str(planned(plan(twin))) == str(planned(plan(total)))
 
 
 def test_a_pickled_computation_runs_in_another_process(tmp_path: Path) -> None:

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
         federated_min,
         federated_reduce,
         federated_secure_modular_sum,
-        federated_secure_select,
         federated_secure_sum,
         federated_secure_sum_bitwidth,
-        federated_select,
         federated_sum,
         federated_value,
         federated_zip,
@@ -60,7 +58,7 @@ if TYPE_CHECKING:
     from hansa.learning.sequence import Sequence
     from hansa.local import local_computation
     from hansa.record.folder import load_model
-    from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
+    from hansa.sequences import federated_secure_select, federated_select, sequence_map, sequence_reduce, sequence_sum
     from hansa.simulation.engine import Result, Settings, simulate
     from hansa.simulation.evaluate import compare, evaluate
     from hansa.simulation.faults import Faults
@@ -184,10 +182,10 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "federated_min": "hansa.core.intrinsics",
     "federated_reduce": "hansa.core.intrinsics",
     "federated_secure_modular_sum": "hansa.core.intrinsics",
-    "federated_secure_select": "hansa.core.intrinsics",
+    "federated_secure_select": "hansa.sequences",
     "federated_secure_sum": "hansa.core.intrinsics",
     "federated_secure_sum_bitwidth": "hansa.core.intrinsics",
-    "federated_select": "hansa.core.intrinsics",
+    "federated_select": "hansa.sequences",
     "federated_sum": "hansa.core.intrinsics",
     "federated_value": "hansa.core.intrinsics",
     "federated_zip": "hansa.core.intrinsics",

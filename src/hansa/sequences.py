@@ -1,4 +1,4 @@
-"""Operators on sequences, under TensorFlow Federated's names: on one place's own, and inside federated values.
+"""Operators on sequences, under TensorFlow Federated's names: on one place's own, inside federated values, and selections by keys.
 
 They work on the values of a traced computation, as `hansa.core.intrinsics` do.
 """
@@ -11,13 +11,14 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from hansa.core.graph import Apply, Constant, LocalFunction, Node, Value, as_node, member_of, where, zipped
-from hansa.core.intrinsics import each_tensor, folded, operator, plain
+from hansa.core.graph import Apply, Broadcast, Constant, LocalFunction, Node, Value, as_node, member_of, where, zipped
+from hansa.core.intrinsics import each_tensor, folded, operator, placed_at, plain
 from hansa.core.reduce import each, empty, narrow, wide
-from hansa.core.types import UNKNOWN, FederatedType, ObjectType, SequenceType, Type
+from hansa.core.types import CLIENTS, SERVER, UNKNOWN, FederatedType, ObjectType, SequenceType, TensorType, Type, assignable
 from hansa.core.values import pack, unpack
-from hansa.errors import TraceError
+from hansa.errors import RunError, TraceError
 
+INT32 = TensorType(np.int32)
 R = TypeVar("R")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -45,6 +46,19 @@ def sequence_sum(sequence: Any) -> Any:
     node, element = _sequence(sequence, "sequence_sum")
     each_tensor(element, "iufc", "a sum is taken of numbers of known shape", known=True)
     return _within(lambda items: _total(items, element), "sum", [node], element)
+
+
+def federated_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
+    """For each key of a client, in order, `select_fn(server_val, key)`: `{int32[N]}@CLIENTS -> {U*}@CLIENTS`; keys stay there.
+
+    Keys are from 0 to `max_key` - 1 (`int32@SERVER`); another one is an error at the client.
+    """
+    return _selected("federated_select", client_keys, max_key, server_val, select_fn)
+
+
+def federated_secure_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
+    """`federated_select` that hides from the server which keys were asked for; without a secure protocol it is refused."""
+    return _selected("federated_secure_select", client_keys, max_key, server_val, select_fn)
 
 
 def _sequence(value: object, what: str) -> tuple[Node, Type]:
@@ -76,3 +90,32 @@ def _total(items: Iterable[Any], kind: Type) -> Any:
         with np.errstate(over="ignore"):
             first, total = (packed, each(wide, packed)) if total is None else (first, each(np.add, total, each(wide, packed)))
     return unpack(empty(kind, lambda _: 0) if total is None else narrow(total, first), kind)
+
+
+def _selected(what: str, client_keys: object, max_key: object, server_val: object, select_fn: Callable[..., R]) -> Sequence[R]:
+    keys, most, table = placed_at(client_keys, CLIENTS, what), placed_at(max_key, SERVER, what), placed_at(server_val, SERVER, what)
+    kind = member_of(keys.type)
+    if not (
+        isinstance(kind, TensorType) and kind.dtype == np.int32 and len(kind.shape or ()) == 1 and None not in (kind.shape or ())
+    ):
+        raise TraceError(
+            f"the keys of {what} are a vector of known length", expected="{int32[N]}@CLIENTS", got=keys.type, hint=where()
+        )
+    if not assignable(INT32, member_of(most.type)):
+        raise TraceError(f"max_key of {what}", expected="int32@SERVER", got=most.type, hint=where())
+    local = operator(select_fn, (member_of(table.type), INT32), None, "select_fn")
+
+    def chosen(rows: Any, end: Any, wanted: Any) -> list[Any]:
+        for place, key in enumerate(wanted):
+            if not 0 <= key < end:
+                raise RunError(
+                    f"{what} was asked for a key that there is not", path=f"keys[{place}]", got=key, expected=f"0..{end - 1}"
+                )
+        return [local.fn(rows, key) for key in wanted]
+
+    down = tuple(Broadcast(node, FederatedType(member_of(node.type), CLIENTS, True)) for node in (table, most))
+    takes = (("server_val", member_of(table.type)), ("max_key", INT32), ("keys", kind))
+    result = SequenceType(plain(local))
+    made = LocalFunction(chosen, f"select_{local.name}", takes, result)
+    secure = what if what != "federated_select" else ""
+    return cast("Sequence[R]", Value(Apply(made, (*down, keys), (), CLIENTS, FederatedType(result, CLIENTS), secure)))

@@ -24,7 +24,6 @@ from hansa.core.intrinsics import (
     federated_secure_modular_sum,
     federated_secure_sum,
     federated_secure_sum_bitwidth,
-    federated_select,
     federated_sum,
     federated_value,
     federated_zip,
@@ -34,7 +33,7 @@ from hansa.core.run import run
 from hansa.core.types import CLIENTS, SERVER, FederatedType, SequenceType
 from hansa.core.values import pack
 from hansa.local import local_computation
-from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
+from hansa.sequences import federated_select, sequence_map, sequence_reduce, sequence_sum
 
 f32, i32 = np.float32, np.int32
 

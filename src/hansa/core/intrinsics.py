@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
-import numpy as np
-
 from hansa.core.computation import as_local, fitted
 from hansa.core.graph import (
     Apply,
@@ -47,18 +45,17 @@ from hansa.core.types import (
     contains,
 )
 from hansa.core.values import conform, restore
-from hansa.errors import RunError, TraceError
+from hansa.errors import TraceError
 
 R = TypeVar("R")
 T = TypeVar("T")
 U = TypeVar("U")
 A = TypeVar("A")
-INT32 = TensorType(np.int32)
 
 
 def federated_broadcast(value: T) -> T:
     """A server value at every client: `T@SERVER -> T@CLIENTS`, all equal."""
-    node = _at(value, SERVER, "federated_broadcast")
+    node = placed_at(value, SERVER, "federated_broadcast")
     return cast(T, Value(Broadcast(node, FederatedType(member_of(node.type), CLIENTS, True))))
 
 
@@ -73,12 +70,12 @@ def federated_map(fn: Callable[..., R], arg: object) -> R:
 
 def federated_apply(fn: Callable[..., R], arg: object) -> R:
     """`federated_map` of a value that must be at the server."""
-    return cast(R, _mapped(fn, _at(arg, SERVER, "federated_apply"), SERVER, arg))
+    return cast(R, _mapped(fn, placed_at(arg, SERVER, "federated_apply"), SERVER, arg))
 
 
 def federated_map_all_equal(fn: Callable[..., R], arg: object) -> R:
     """`fn`, which must give every client the same, of a value that all hold: `T@CLIENTS -> U@CLIENTS`, all equal."""
-    node = _at(arg, CLIENTS, "federated_map_all_equal")
+    node = placed_at(arg, CLIENTS, "federated_map_all_equal")
     if not (isinstance(node.type, FederatedType) and node.type.all_equal):
         raise TraceError("federated_map_all_equal takes what is equal at all clients", got=node.type, hint=where())
     return cast(R, _mapped(fn, node, CLIENTS, arg, all_equal=True))
@@ -116,9 +113,9 @@ def federated_mean(value: T, weight: object = None) -> T:
 
     An empty cohort, or weights that sum to zero, give nan, as in TFF.
     """
-    node = _at(value, CLIENTS, "federated_mean")
+    node = placed_at(value, CLIENTS, "federated_mean")
     each_tensor(member_of(node.type), "fc", "a mean is taken of floating-point values")
-    weight_node = None if weight is None else _at(weight, CLIENTS, "the weight of federated_mean")
+    weight_node = None if weight is None else placed_at(weight, CLIENTS, "the weight of federated_mean")
     if weight_node is not None:
         member = member_of(weight_node.type)
         if isinstance(member, StructType) or (
@@ -130,7 +127,7 @@ def federated_mean(value: T, weight: object = None) -> T:
 
 def federated_sum(value: T) -> T:
     """The sum over clients, in slot order: `{T}@CLIENTS -> T@SERVER`. Floats add in float64; integers keep their dtype and wrap."""
-    node = _at(value, CLIENTS, "federated_sum")
+    node = placed_at(value, CLIENTS, "federated_sum")
     each_tensor(member_of(node.type), "iufc", "a sum is taken of numbers of known shape", known=True)
     return cast(T, Value(Reduce("sum", node, FederatedType(member_of(node.type), SERVER))))
 
@@ -147,7 +144,7 @@ def federated_max(value: T) -> T:
 
 def federated_collect(value: T) -> Sequence[T]:
     """Each client's value, in slot order: `{T}@CLIENTS -> T*@SERVER`. Deployed, it needs the sites' policy."""
-    node = _at(value, CLIENTS, "federated_collect")
+    node = placed_at(value, CLIENTS, "federated_collect")
     return cast("Sequence[T]", Value(Reduce("collect", node, FederatedType(SequenceType(member_of(node.type)), SERVER))))
 
 
@@ -176,7 +173,7 @@ def federated_aggregate(
     its weight is finite, positive and at most `weight_cap`); a refused one is named in the run and leaves the sum untouched. Or
     with TFF's four functions: `report(accumulate(... accumulate(zero, v1) ..., vn))`; `merge` joins accumulators of relays.
     """
-    node = _at(value, CLIENTS, "federated_aggregate")
+    node = placed_at(value, CLIENTS, "federated_aggregate")
     if accumulate is not None:
         if merge is None or report is None:
             raise TraceError("federated_aggregate takes zero, accumulate, merge and report, or an Aggregator", hint=where())
@@ -186,15 +183,15 @@ def federated_aggregate(
         return Value(Reduce("aggregate", node, FederatedType(plain(told), SERVER), start=start, using=(add.fn, join.fn, told.fn)))
     if not all(hasattr(zero, name) for name in ("zero", "add", "merge", "finish")):
         raise TraceError("not an Aggregator", got=type(zero).__name__, expected="zero, add, merge, finish", hint=where())
-    weight_node = None if weight is None else _at(weight, CLIENTS, "the weight of federated_aggregate")
-    like_node = None if like is None else _at(like, SERVER, "`like` of federated_aggregate")
+    weight_node = None if weight is None else placed_at(weight, CLIENTS, "the weight of federated_aggregate")
+    like_node = None if like is None else placed_at(like, SERVER, "`like` of federated_aggregate")
     result = FederatedType(member_of(node.type), SERVER)
     return Value(Reduce("using", node, result, weight_node, like_node, zero, weight_cap))
 
 
 def federated_reduce(value: T, zero: U, op: Callable[[U, T], U]) -> U:
     """Clients' values folded at the server, in slot order: `op(... op(zero, v1) ..., vn)`."""
-    node = _at(value, CLIENTS, "federated_reduce")
+    node = placed_at(value, CLIENTS, "federated_reduce")
     start, add, kind = folded(zero, member_of(node.type), op, "op")
     return cast(U, Value(Reduce("aggregate", node, FederatedType(kind, SERVER), start=start, using=(add.fn, None, None))))
 
@@ -218,19 +215,6 @@ def federated_secure_modular_sum(value: T, modulus: object) -> T:
     return _secure(value, modulus, "federated_secure_modular_sum", "modulus")
 
 
-def federated_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
-    """For each key of a client, in order, `select_fn(server_val, key)`: `{int32[N]}@CLIENTS -> {U*}@CLIENTS`; keys stay there.
-
-    Keys are from 0 to `max_key` - 1 (`int32@SERVER`); another one is an error at the client.
-    """
-    return _selected("federated_select", client_keys, max_key, server_val, select_fn)
-
-
-def federated_secure_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Callable[..., R]) -> Sequence[R]:
-    """`federated_select` that hides from the server which keys were asked for; without a secure protocol it is refused."""
-    return _selected("federated_secure_select", client_keys, max_key, server_val, select_fn)
-
-
 def _one_place(value: object, what: str) -> tuple[Node, Placement]:
     """The value, zipped, and where it is; at the server it must be one."""
     node = zip_node(as_node(value))
@@ -242,7 +226,8 @@ def _one_place(value: object, what: str) -> tuple[Node, Placement]:
     return node, node.type.placement
 
 
-def _at(value: object, placement: Placement, what: str) -> Node:
+def placed_at(value: object, placement: Placement, what: str) -> Node:
+    """The value, zipped, which is at the placement; else raise TraceError."""
     node = zip_node(as_node(value))
     if node.placement is not placement or not isinstance(node.type, FederatedType):
         hint = ("" if node.placement is not SERVER else "it is at SERVER already") + where()
@@ -313,13 +298,13 @@ def folded(zero: object, element: Type, op: object, what: str) -> tuple[Node, Lo
 
 
 def _extreme(value: T, kind: Kind) -> T:
-    node = _at(value, CLIENTS, f"federated_{kind}")
+    node = placed_at(value, CLIENTS, f"federated_{kind}")
     each_tensor(member_of(node.type), "iuf", f"a {kind} is taken of real numbers")
     return cast(T, Value(Reduce(kind, node, FederatedType(member_of(node.type), SERVER))))
 
 
 def _secure(value: T, bound: object, kind: Kind, what: str) -> T:
-    node, start = _at(value, CLIENTS, kind), as_node(bound)
+    node, start = placed_at(value, CLIENTS, kind), as_node(bound)
     member = member_of(node.type)
     each_tensor(member, "iu", f"{kind} takes integers of known shape", known=True)
     if start.placement is CLIENTS or not _bounds(member_of(start.type), member):
@@ -333,35 +318,6 @@ def _bounds(bound: Type, member: Type) -> bool:
         named = [name for name, _ in bound.items()] == [name for name, _ in member.items()]
         return named and all(map(_bounds, bound, member))
     return isinstance(bound, TensorType) and bound.dtype.kind in "iu" and bound.shape == ()
-
-
-def _selected(what: str, client_keys: object, max_key: object, server_val: object, select_fn: Callable[..., R]) -> Sequence[R]:
-    keys, most, table = _at(client_keys, CLIENTS, what), _at(max_key, SERVER, what), _at(server_val, SERVER, what)
-    kind = member_of(keys.type)
-    if not (
-        isinstance(kind, TensorType) and kind.dtype == np.int32 and len(kind.shape or ()) == 1 and None not in (kind.shape or ())
-    ):
-        raise TraceError(
-            f"the keys of {what} are a vector of known length", expected="{int32[N]}@CLIENTS", got=keys.type, hint=where()
-        )
-    if not assignable(INT32, member_of(most.type)):
-        raise TraceError(f"max_key of {what}", expected="int32@SERVER", got=most.type, hint=where())
-    local = operator(select_fn, (member_of(table.type), INT32), None, "select_fn")
-
-    def chosen(rows: Any, end: Any, wanted: Any) -> list[Any]:
-        for place, key in enumerate(wanted):
-            if not 0 <= key < end:
-                raise RunError(
-                    f"{what} was asked for a key that there is not", path=f"keys[{place}]", got=key, expected=f"0..{end - 1}"
-                )
-        return [local.fn(rows, key) for key in wanted]
-
-    down = tuple(Broadcast(node, FederatedType(member_of(node.type), CLIENTS, True)) for node in (table, most))
-    takes = (("server_val", member_of(table.type)), ("max_key", INT32), ("keys", kind))
-    result = SequenceType(plain(local))
-    made = LocalFunction(chosen, f"select_{local.name}", takes, result)
-    secure = what if what != "federated_select" else ""
-    return cast("Sequence[R]", Value(Apply(made, (*down, keys), (), CLIENTS, FederatedType(result, CLIENTS), secure)))
 
 
 def each_tensor(kind: Type, kinds: str, message: str, *, known: bool = False) -> None:

@@ -32,10 +32,8 @@ from hansa.core.intrinsics import (
     federated_min,
     federated_reduce,
     federated_secure_modular_sum,
-    federated_secure_select,
     federated_secure_sum,
     federated_secure_sum_bitwidth,
-    federated_select,
     federated_sum,
     federated_value,
     federated_zip,
@@ -54,7 +52,7 @@ from hansa.core.types import (
     infer_type,
     to_type,
 )
-from hansa.sequences import sequence_map, sequence_reduce, sequence_sum
+from hansa.sequences import federated_secure_select, federated_select, sequence_map, sequence_reduce, sequence_sum
 
 __all__ = [
     "CLIENTS",

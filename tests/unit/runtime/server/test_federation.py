@@ -20,7 +20,6 @@ from hansa.core.intrinsics import (
     federated_aggregate,
     federated_broadcast,
     federated_map,
-    federated_secure_select,
     federated_secure_sum,
     federated_sum,
 )
@@ -35,6 +34,7 @@ from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, ServerGone, Start, Step
 from hansa.runtime.server.federation import DeployedFederation, RunBlobs
 from hansa.runtime.store.blobs import FileBlobs
+from hansa.sequences import federated_secure_select
 
 LIKE = {"w": np.zeros(2, np.float32)}
 TASK = Task("train", Shareable(LIKE), 1, expect=(Expect("u", Spec.of(LIKE)),))

@@ -31,7 +31,7 @@ def ext(parameter: object, result: object) -> LocalFunction:
 f32, i32 = np.float32, np.int32
 NAMES: dict[str, Any] = {
     **{name: getattr(intrinsics, name) for name in dir(intrinsics) if name.startswith("federated_")},
-    **{name: getattr(sequences, name) for name in dir(sequences) if name.startswith("sequence_")},
+    **{name: getattr(sequences, name) for name in dir(sequences) if name.startswith(("sequence_", "federated_"))},
     "federated_computation": federated_computation,
     "collections": collections,
     "np": np,

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     )
     from hansa.core.workflow import Outcome
     from hansa.errors import HansaError
+    from hansa.learning.iterated import iterate
+    from hansa.learning.once import once
     from hansa.learning.rounds import Rounds
     from hansa.learning.sequence import Sequence
     from hansa.local import local_computation
@@ -122,8 +124,10 @@ __all__ = [
     "federated_sum",
     "federated_value",
     "federated_zip",
+    "iterate",
     "load_model",
     "local_computation",
+    "once",
     "run",
     "sequence_map",
     "sequence_reduce",
@@ -189,8 +193,10 @@ _MODULE_OF = {  # the same names as in __all__ and above: a test compares the th
     "federated_sum": "hansa.core.intrinsics",
     "federated_value": "hansa.core.intrinsics",
     "federated_zip": "hansa.core.intrinsics",
+    "iterate": "hansa.learning.iterated",
     "load_model": "hansa.record.folder",
     "local_computation": "hansa.local",
+    "once": "hansa.learning.once",
     "run": "hansa.core.run",
     "sequence_map": "hansa.sequences",
     "sequence_reduce": "hansa.sequences",

@@ -146,10 +146,11 @@ class Document(_Part, frozen=True, kw_only=True, dict=True):
         return hashlib.sha256(self.content).hexdigest()
 
     @property
-    def collected(self) -> list[str]:
-        """What leaves unaggregated, each site's by itself, as `task: value`."""
+    def collected(self) -> dict[str, list[str]]:
+        """By task, what leaves that nobody aggregates: each site's value by itself."""
         stages = [stage for computation in self.computations for stage in computation.stages]
-        return [f"{stage.task}: {value.name}" for stage in stages for value in stage.leaves if value.how == COLLECT]
+        found = {stage.task: [value.name for value in stage.leaves if value.how == COLLECT] for stage in stages}
+        return {task: names for task, names in found.items() if names}
 
     def phases(self) -> str:
         """The types of the phases of each stage, a line each."""

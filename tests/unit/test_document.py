@@ -97,7 +97,7 @@ def test_how_a_value_is_aggregated_is_named_with_its_gate_and_what_nobody_aggreg
         "  leaves     x float32[2]: collect, of each site by itself",
         f"  leaves     length_2 float32: aggregate by {__name__}:plus",
     ]
-    assert document.collected == ["length: x"]
+    assert document.collected == {"length": ["x"]}
     assert "aggregate  (<starts=<" in document.phases()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from hansa import registry
-from hansa.core.computation import Computation
+from hansa.core.computation import Computation, Polymorphic
 from hansa.core.executor import Executor, FunctionExecutor
 from hansa.core.plan import Plan, plan
 from hansa.core.protocols import Filter
@@ -36,6 +36,7 @@ class Resources:
 class Job:
     """What is submitted.
 
+    workflow: a workflow, or a computation whose value it is (see `hansa.learning.once`).
     data: the label of the data set that each site maps to its own. filters: run at the site on each reply before it leaves; where
     one has `on_task`, that runs at the server on what goes out.
     executor: serves tasks of a workflow that asks for them by name. requires: distributions a site must have. include: further
@@ -45,7 +46,7 @@ class Job:
     """
 
     name: str
-    workflow: Workflow
+    workflow: Workflow | Computation
     data: str = "data"
     filters: Sequence[Filter] = field(default=(), kw_only=True)
     executor: Executor | None = field(default=None, kw_only=True)
@@ -57,6 +58,9 @@ class Job:
     resources: Resources = field(default=Resources(), kw_only=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.workflow, Computation | Polymorphic):
+            made = cast(Callable[[object], Workflow], registry.find("workflows", "computation"))(self.workflow)
+            object.__setattr__(self, "workflow", made)
         for path, holds, what in (
             ("name", _text(self.name) and _NAME.match(self.name), "a job name: letters, digits, . _ - (at most 63)"),
             ("workflow", callable(self.workflow), "a workflow, which is called with a federation"),

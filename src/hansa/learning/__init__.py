@@ -7,6 +7,7 @@ from hansa.learning.fedopt import fedopt
 from hansa.learning.fedper import fedper
 from hansa.learning.fedprox import fedprox
 from hansa.learning.fedsgd import fedsgd
+from hansa.learning.iterated import iterate
 from hansa.learning.local_only import local_only
 from hansa.learning.once import once
 from hansa.learning.scaffold import scaffold
@@ -23,6 +24,7 @@ __all__ = [
     "fedper",
     "fedprox",
     "fedsgd",
+    "iterate",
     "local_only",
     "once",
     "scaffold",

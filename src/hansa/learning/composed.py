@@ -113,11 +113,14 @@ def with_aggregator(initialize: Computation, process: AggregationProcess) -> Com
 
 def measured(result: Any) -> tuple[Any, dict[str, float]]:
     """The state that a round gave, and the numbers that it measured, by path; what is no single number is left out."""
-    if not isinstance(result, LearningProcessOutput):
-        return result, {}
-    told = pack(result.metrics)
-    leaves = trees.leaves(told) if isinstance(told, Mapping) else [("metrics", told)]
-    return result.state, {path: float(leaf) for path, leaf in leaves if leaf.ndim == 0}
+    return (result.state, numbers(result.metrics, "metrics")) if isinstance(result, LearningProcessOutput) else (result, {})
+
+
+def numbers(value: Any, name: str) -> dict[str, float]:
+    """The single numbers in a value by path; `name` is that of a value that is one."""
+    told = pack(value)
+    leaves = trees.leaves(told) if isinstance(told, Mapping) else [(name, told)]
+    return {path: float(leaf) for path, leaf in leaves if leaf.ndim == 0}
 
 
 def _guarded(process: AggregationProcess, state: Any, step: Any, like: Tree, cap: float) -> Any:

@@ -174,7 +174,12 @@ def given_data(options: Options) -> list[str]:
         shown.append(f"metrics={list(metrics)}")
     if (test := options.get("test")) is not None:
         rows = {"x": np.asarray(test.x), "y": np.asarray(test.y)} if isinstance(test, Dataset) else None
-        shown.append(f"test={test!r}" if rows is None else f"tested on given rows {codec.digest(rows)[:12]}")
+        shown.append(f"test={test!r}" if rows is None else f"tested on given rows {digest_of(rows)}")
     if (init := options.get("init")) is not None:
-        shown.append(f"from a given model {codec.digest(init)[:12]}")
+        shown.append(f"from a given model {digest_of(init)}")
     return shown
+
+
+def digest_of(tree: Tree) -> str:
+    """The first 12 digits of a tree's SHA-256, as plans print it."""
+    return codec.digest(tree)[:12]

@@ -117,7 +117,7 @@ class Rounds:
             number = done + 1
             trained, record = self._train(federation, state, number)
             if first is not None:
-                _missed(record, self.process.initialize, first.refused, [reply.site for reply in first.lost])
+                missed(record, self.process.initialize, first.refused, [reply.site for reply in first.lost])
             state, first = trained.result, None
             if self._due(number):
                 best = self._evaluate(federation, trained, number, record, best)
@@ -152,7 +152,7 @@ class Rounds:
         done = replace(done, result=after)
         sites = {site: dict(values) for site, values in done.metrics.items()}
         record: dict[str, Any] = {"round": number, "global": {**_pooled(sites), **told}, "sites": sites, "refused": [], "lost": []}
-        _missed(record, None, done.refused, [reply.site for reply in done.lost])
+        missed(record, None, done.refused, [reply.site for reply in done.lost])
         return done, record
 
     def _due(self, number: int) -> bool:
@@ -174,7 +174,7 @@ class Rounds:
             else:
                 lost = [reply.site for reply in done.lost]
                 record["global"].update(self.process.values(done.result))
-            _missed(record, self.process.evaluate, done.refused, lost)
+            missed(record, self.process.evaluate, done.refused, lost)
             for site, values in done.metrics.items():
                 record["sites"].setdefault(site, {}).update(values)
         if self.process.score is not None:
@@ -205,7 +205,7 @@ def _notes(best: Best) -> dict[str, Any]:
     return {"best_round": best.round, "best_value": None if math.isnan(best.value) else best.value, "since": best.since}
 
 
-def _missed(record: dict[str, Any], computation: Computation | None, refused: Sequence[Reply], lost: Sequence[str]) -> None:
+def missed(record: dict[str, Any], computation: Computation | None, refused: Sequence[Reply], lost: Sequence[str]) -> None:
     """Add to the record who was missing; the task is named where it is not the training (None)."""
     task = {} if computation is None or not refused else {"task": plan(computation).stages[0].task}
     record["refused"] += [

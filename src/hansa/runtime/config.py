@@ -304,7 +304,8 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `kinds` says what may leave; `hours` (local time, "22:00-06:00") when work is done; `approval` by hand asks a person first;
     `traceback`: whether the author sees where their code failed here; `models`: whether the site wants the models of ended runs, or
     in which folder (else in the kit's state/models); `filters` are put on every reply by the site itself, after the job's own:
-    `{kind = "clip", norm = 1.0}`; `local_models`: whether this site's own model may be asked for, and so reach the other sites.
+    `{kind = "clip", norm = 1.0}`; `local_models`: whether this site's own model may be asked for, and so reach the other sites;
+    `collect`: whether a job may take this site's values as they are, where its plan says that nobody aggregates them.
     """
 
     authors: Literal["any"] | tuple[str, ...] = ()
@@ -319,6 +320,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     traceback: bool = False
     models: bool | str = True
     local_models: bool = False
+    collect: bool = False
     filters: tuple[dict[str, str | float | bool | list[str]], ...] = ()
 
     def open_at(self, minute: int) -> bool:

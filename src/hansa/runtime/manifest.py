@@ -14,7 +14,9 @@ from typing import Annotated, Final, cast
 import msgspec
 
 from hansa import registry
+from hansa.core.computation import Computation
 from hansa.core.job import Job
+from hansa.core.types import CLIENTS
 from hansa.errors import JobReferenceError
 from hansa.references import load_reference
 
@@ -59,8 +61,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 def load_job(folder: Path, reference: str) -> Job:
     """The job that a bundle's reference leads to, from the folder that it was extracted to. Runs the user's code.
 
+    A computation is the job that runs it once, on the data called as its parameter is.
+
     Raises:
         JobReferenceError: it leads nowhere, or to something else than a job.
+        ConfigError: it leads to a computation that takes more than the sites' data.
     """
     if reference.endswith(".toml"):
         found = cast(Callable[[Path], object], registry.find("jobs", "toml"))(folder / reference)
@@ -72,6 +77,11 @@ def load_job(folder: Path, reference: str) -> Job:
             found = load_reference(reference)
         finally:
             sys.path.remove(str(folder))
+    if isinstance(found, Computation):
+        own = [each.name for each in found.parameters if each.placement is CLIENTS]
+        found = Job(found.name, found, data=own[0] if own else "data")
     if not isinstance(found, Job):
-        raise JobReferenceError("the name leads to something else than a Job", got=f"{reference} is a {type(found).__name__}")
+        raise JobReferenceError(
+            "the name leads to something else than a Job or a computation", got=f"{reference} is a {type(found).__name__}"
+        )
     return found

@@ -139,7 +139,7 @@ def _project(sites: int, port: int) -> Project:
 def _site_toml(labels: Sequence[str]) -> str:
     data = "".join(f'{json.dumps(label)} = "shard.py:load_{number}"\n' for number, label in enumerate(labels))
     policy = 'authors = "any"\ncode = "any"\nmin_cohort = 1\nkinds = ["arrays", "metrics", "logs"]\ntraceback = true\n'
-    policy += "local_models = true\n"
+    policy += "local_models = true\ncollect = true\n"
     head = f"{_OURS}: open to every author of this local project. Remove this line to keep what you change."
     return f'{head}\nsandbox = "basic"\n\n[data]\n{data}\n[policy]\n{policy}'
 

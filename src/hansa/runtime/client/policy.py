@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -21,9 +21,10 @@ ASK_AGAIN_S: Final = 3_600.0  # for a person's word: what they say is heard at o
 class Asked:
     """What a site is asked to take part in. The author's name and organisation are those of a checked signature.
 
-    population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has. task: its
-    name, "" while only the run is offered. lack: the code and the reason of what the job needs and this machine does not have.
-    said: what a person of the site has said of the code, and why; None if nothing.
+    population: how many sites the run has; None where that is not known yet. here: the labels of data that the site has. collected:
+    by task, what its plan says that nobody aggregates. task: its name, "" while only the run is offered. lack: the code and the
+    reason of what the job needs and this machine does not have. said: what a person of the site has said of the code, and why; None
+    if nothing.
     """
 
     author: str
@@ -32,6 +33,7 @@ class Asked:
     manifest: Manifest
     population: int | None = None
     here: Collection[str] = ()
+    collected: Mapping[str, Sequence[str]] = field(default_factory=dict)
     task: str = ""
     lack: tuple[str, str] | None = None
     said: tuple[Literal["yes", "no"], str] | None = None
@@ -73,8 +75,12 @@ def decide(policy: SitePolicy | None, asked: Asked, now: datetime) -> Decision:
         return _no("approval", f"a person at this site has refused the code {code}: {asked.said[1] or 'no reason given'}")
     if asked.population is not None and asked.population < policy.min_cohort:
         return _no("min_cohort", f"this site takes part with at least {policy.min_cohort} sites; this run has {asked.population}")
-    if asked.task.partition("@")[0] == LOCAL_MODEL and not policy.local_models:
+    if _own_model(asked.task) and not policy.local_models:
         return _no("local_models", "this site's own model does not go to other sites")
+    if not policy.collect and (
+        alone := [f"{task}: {', '.join(names)}" for task, names in asked.collected.items() if not _own_model(task)]
+    ):
+        return _no("collect", f"this site gives nothing that nobody aggregates ({alone[0]})")
     if lack := _lack(asked):
         return lack
     if by_hand and asked.said is None:
@@ -86,6 +92,11 @@ def code_hash(manifest: Manifest) -> str:
     """The SHA-256 that a site's policy knows a job's code by: of what is started, and of each file."""
     content = {"reference": manifest.reference, "files": manifest.files}
     return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+
+def _own_model(task: str) -> bool:
+    """Whether a task takes the site's own model: `local_models` is asked about it."""
+    return task.partition("@")[0] == LOCAL_MODEL
 
 
 def _lack(asked: Asked) -> Decision | None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cryptography import x509
 
+from hansa.document import Document
 from hansa.errors import ConfigError, HansaError
 from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Policy
@@ -75,7 +76,7 @@ class Site:
             return error.code, error.message
         return None
 
-    def decide(self, manifest: Manifest, *, population: int | None = None, task: str = "") -> Decision:
+    def decide(self, manifest: Manifest, plan: Document, *, population: int | None = None, task: str = "") -> Decision:
         """Whether the site takes part in the job now. The author's signature is checked here, whatever the server says."""
         config = self.config()
         try:
@@ -90,6 +91,7 @@ class Site:
             manifest=manifest,
             population=population,
             here=() if config is None else tuple(config.data),
+            collected=plan.collected,
             task=task,
             lack=None if config is None else self._lack(config, manifest),
             said=None if told is None else (told.verdict, told.reason),

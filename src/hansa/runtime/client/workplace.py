@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hansa.core.task import Failure, FLContext
+from hansa.document import Document
 from hansa.errors import HansaError, InputError
 from hansa.files import storage_error, write_atomic
 from hansa.runtime.client import leaving
@@ -57,6 +58,7 @@ class Workplace:
         self._worker: Worker | None = None
         self._lease: Lease | None = None
         self._manifest: Manifest | None = None
+        self._plan: Document | None = None
         self.live = Live(site.connection, run, site.places.log(run))
         self.moved = 0
         self.waits = ""
@@ -81,9 +83,9 @@ class Workplace:
             Refusal: it does not.
         """
         asked: dict[str, Any] = {"population": item.population, "task": item.task} if isinstance(item, Assignment) else {}
-        manifest = await self._bundle(item)
+        manifest, plan = await self._bundle(item)
         while True:
-            decision: Decision = await asyncio.to_thread(partial(self._site.decide, manifest, **asked))
+            decision: Decision = await asyncio.to_thread(partial(self._site.decide, manifest, plan, **asked))
             self.waits = decision.reason if decision.verdict == "wait" else ""
             if decision.verdict == "accept":
                 return
@@ -92,9 +94,9 @@ class Workplace:
             _LOG.info("run.waits run=%s seconds=%.0f why=%r", self._run, decision.wait_s, decision.reason)
             await self._site.until_changed(decision.wait_s)
 
-    async def _bundle(self, item: Item) -> Manifest:
-        """The manifest of the run's job, which is fetched and unpacked at the first time."""
-        if self._manifest is None:
+    async def _bundle(self, item: Item) -> tuple[Manifest, Document]:
+        """The manifest and the plan of the run's job, which is fetched and unpacked at the first time."""
+        if self._manifest is None or self._plan is None:
             if not self._room.bundle.exists():
                 size = item.bundle_bytes if isinstance(item, Offer) else await size_of(self._site.connection, item.bundle)
                 if size > LIMITS.packed:
@@ -102,10 +104,12 @@ class Workplace:
                 await self.fetch(item.bundle, size)
                 content = await asyncio.to_thread(self._blobs.path(item.bundle).read_bytes)
                 await asyncio.to_thread(write_atomic, self._room.bundle, [content])
-            self._manifest = await asyncio.to_thread(self._unpacked)
-        return self._manifest
+            manifest, plan = await asyncio.to_thread(self._unpacked)
+            self._manifest, self._plan = manifest, plan
+            return manifest, plan
+        return self._manifest, self._plan
 
-    def _unpacked(self) -> Manifest:
+    def _unpacked(self) -> tuple[Manifest, Document]:
         try:
             bundle = open_bundle(self._room.bundle.read_bytes())
         except InputError as error:
@@ -113,7 +117,7 @@ class Workplace:
         except OSError as error:
             raise storage_error(error, self._room.bundle) from error
         extract(bundle, self._room.source)
-        return bundle.manifest
+        return bundle.manifest, bundle.plan
 
     async def fetch(self, digest: str, size: int) -> None:
         """The blob, whole and verified."""

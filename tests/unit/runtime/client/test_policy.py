@@ -76,6 +76,8 @@ def test_what_the_policy_does_not_name_is_refused_with_the_reason(policy: SitePo
     [
         (replace(ASKED, here=()), "data", "'heart'"),
         (replace(ASKED, here=("hearts", "lungs")), "data", "'heart'"),
+        (replace(ASKED, collected={"rows": ["rows"]}), "collect", "nobody aggregates (rows: rows)"),
+        (replace(ASKED, collected={"local_model@2": ["x"], "rows": ["a", "b"]}), "collect", "rows: a, b"),
         (replace(ASKED, lack=("requires", "this site has no no-such-thing installed")), "requires", "no-such-thing"),
         (replace(ASKED, lack=("environment", "this site has no environment 'x'")), "environment", "'x'"),
     ],

@@ -44,7 +44,7 @@ from hansa.core.types import (
     assignable,
     contains,
 )
-from hansa.core.values import conform, restore
+from hansa.core.values import conform, elements_of, restore
 from hansa.errors import TraceError
 
 R = TypeVar("R")
@@ -275,6 +275,9 @@ def operator(fn: object, takes: tuple[Type, ...], gives: Type | None, what: str,
         kinds, inner = struct.children(), local.fn
         named = tuple((f"x{i}", kind) for i, kind in enumerate(kinds))
         local = replace(local, fn=lambda *args: inner(restore(list(args), struct)), parameters=named)
+    elif len(takes) == 1 < len(kinds) and isinstance(takes[0], StructType):  # a struct is spread over several parameters
+        kinds, inner = [whole := StructType(list(local.parameters))], local.fn
+        local = replace(local, fn=lambda arg: inner(*elements_of(arg, whole, "x")), parameters=(("x", whole),))
     wanted = kinds[0] if folds and kinds else gives
     fits = len(kinds) == len(takes) and all(map(assignable, kinds, takes))
     if not fits or (wanted is not None and not assignable(wanted, local.result)):

@@ -74,3 +74,21 @@ def test_a_composed_aggregator_and_one_of_ones_own_run_under_their_names() -> No
     assert isinstance(process, tff.templates.AggregationProcess)
     output = process.next(process.initialize(), [0.5, 3.0])
     assert (float(output.result), int(output.measurements["clipped_count"])) == (1.5, 1)
+
+
+def test_a_function_of_several_parameters_takes_the_structs_of_a_sequence() -> None:
+    pair = tff.to_type(OrderedDict(x=np.int32, y=np.int32))
+
+    @hs.local_computation(np.int32, np.int32)
+    def minus(x: Any, y: Any) -> np.int32:
+        return np.int32(x - y)
+
+    @tff.federated_computation(tff.SequenceType(pair))
+    def differences(pairs: Any) -> Any:
+        return tff.sequence_sum(tff.sequence_map(minus, pairs))
+
+    assert int(differences([{"x": 5, "y": 1}, {"y": 2, "x": 4}])) == 6
+    with pytest.raises(hs.HansaError, match="the function of sequence_map is no such function"):
+        tff.federated_computation(
+            lambda pairs: tff.sequence_map(minus, pairs), tff.SequenceType(OrderedDict(y=np.int32, x=np.int32))
+        )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from hansa.compat.flare.apis.engine_spec import EngineSpec
 from hansa.compat.flare.apis.event_type import EventType
@@ -132,6 +137,29 @@ class Place(EngineSpec):
                     result = _step(each, result, fl_ctx)
         self.tell(after, fl_ctx)
         return result
+
+
+def seed_all(rng: np.random.Generator) -> None:
+    """Begin the global generators, of which an app's code draws, at a number of the task's own."""
+    number = int(rng.integers(1 << 32))
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002  the generator that apps use
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(number)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """While it lasts, PyTorch computes with one thread, where it is loaded: two would add numbers up in another order each time."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None else 0
+    if torch is not None:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def peer_context(props: Mapping[str, Any]) -> FLContext:

@@ -14,6 +14,7 @@ from hansa.compat.flare.apis.shareable import Shareable
 from hansa.compat.flare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
 from hansa.compat.flare.app_common.app_constant import AppConstants
 from hansa.compat.flare.app_common.app_event_type import AppEventType
+from hansa.compat.flare.app_common.filters.svt_privacy import EPSILON_SPENT
 from hansa.core import trees
 from hansa.core.protocols import Federation
 from hansa.core.trees import Tree
@@ -64,7 +65,8 @@ class Results:
             return
         dxo = from_shareable(result) if isinstance(result, Shareable) and "DXO" in result else None
         if dxo is not None:
-            self._sites[site] = _numbers(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), MetaKey.INITIAL_METRICS)
+            spent = _numbers(dxo.get_meta_prop(EPSILON_SPENT), EPSILON_SPENT)
+            self._sites[site] = _numbers(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), MetaKey.INITIAL_METRICS) | spent
             steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0)
             self._weights[site] = float(steps) if isinstance(steps, int | float | np.number) else 1.0
 

@@ -17,10 +17,11 @@ from hansa.compat.flare.apis.server_engine_spec import ServerEngineSpec
 from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from hansa.compat.flare.app import App
 from hansa.compat.flare.mapping import mapped
-from hansa.compat.flare.place import SERVER, Place, peer_context
+from hansa.compat.flare.place import SERVER, Place, peer_context, seed_all
 from hansa.compat.flare.results import Results
 from hansa.compat.flare.site import TASK_ID, WORKFLOW
 from hansa.core.protocols import Arrived, Exchange, Exchanging, Federation
+from hansa.core.rng import generator
 from hansa.core.task import Failure, Task
 from hansa.errors import ConfigError, RunError
 
@@ -58,6 +59,7 @@ class AppWorkflow:
             raise RunError("this federation has no exchange, which FLARE's tasks need", got=type(federation).__name__)
         with ExitStack() as held:
             held.enter_context(mapped(self._app.folder / "custom"))
+            seed_all(generator(federation.seed, purpose="flare/server"))
             root = self._workspace or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
             return Server(self._app, federation, federation.exchange(), root / SERVER).run()
 

@@ -19,7 +19,7 @@ from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make
 from hansa.compat.flare.apis.signal import Signal
 from hansa.compat.flare.app import App
 from hansa.compat.flare.mapping import mapped
-from hansa.compat.flare.place import Place, peer_context
+from hansa.compat.flare.place import Place, one_thread, peer_context, seed_all
 from hansa.core import executor as ours
 from hansa.core import task as core
 from hansa.errors import ConfigError
@@ -49,10 +49,12 @@ class AppExecutor(ours.Executor):
         if not self._sites:
             self._held.enter_context(mapped(self._app.folder / "custom"))
         site = self._sites.get(fl_ctx.slot)
+        seed_all(fl_ctx.rng(f"flare/{task_name}"))
         if site is None:
             site = self._sites[fl_ctx.slot] = Site(self._app, fl_ctx.site, self._root() / fl_ctx.site)
         given, headers = wire.unpack(shareable), shareable.headers
-        answer = site.serve(task_name, str(headers.get(TASK_ID, "")), given, Linked(abort_signal), fl_ctx)
+        with one_thread():
+            answer = site.serve(task_name, str(headers.get(TASK_ID, "")), given, Linked(abort_signal), fl_ctx)
         return wire.pack(answer, {TASK_ID: headers.get(TASK_ID, ""), WORKFLOW: headers.get(WORKFLOW, "")})
 
     def close(self) -> None:

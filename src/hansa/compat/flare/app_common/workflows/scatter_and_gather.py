@@ -90,7 +90,8 @@ class ScatterAndGather(Controller):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Train for the rounds."""
         self._phase = AppConstants.PHASE_TRAIN
-        fl_ctx.set_prop(AppConstants.PHASE, self._phase, private=True, sticky=False)
+        fl_ctx.put(AppConstants.PHASE, self._phase)
+        self.fire_event(AppEventType.TRAINING_STARTED, fl_ctx)
         for number in range(self._start_round, self._start_round + self._num_rounds):
             if aborted(abort_signal):
                 return
@@ -123,7 +124,10 @@ class ScatterAndGather(Controller):
 
     def task_data(self, fl_ctx: FLContext) -> Shareable:
         """What the clients of a round are sent."""
-        data: Shareable = self.shareable_gen.learnable_to_shareable(self._global_weights, fl_ctx)
+        return self.with_round(self.shareable_gen.learnable_to_shareable(self._global_weights, fl_ctx))
+
+    def with_round(self, data: Shareable) -> Shareable:
+        """The data, with what says of which round they are."""
         data.set_header(AppConstants.CURRENT_ROUND, self._current_round)
         data.set_header(AppConstants.NUM_ROUNDS, self._num_rounds)
         data.add_cookie(AppConstants.CONTRIBUTION_ROUND, self._current_round)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,9 +31,10 @@ from hansa.core.graph import (
 )
 from hansa.core.intrinsics import federated_map, federated_zip
 from hansa.core.protocols import Dataset
+from hansa.core.reduce import as_tree
 from hansa.core.trees import Tree
 from hansa.core.types import CLIENTS, SERVER, TREE, FederatedType, ObjectType, StructType, TensorType, Type
-from hansa.core.values import pack
+from hansa.core.values import pack, unpack
 from hansa.errors import ConfigError, TraceError
 from hansa.learning.state import AggregatingState, LearningProcessOutput, State
 from hansa.templates import AggregationProcess, UnweightedAggregationFactory, WeightedAggregationFactory
@@ -78,9 +80,11 @@ def composed_round(
 
     def next_round(state: Any, data: Any) -> LearningProcessOutput:
         shared, step = trained(state, data)
-        like = federated_map(_ZEROS, shared)
-        done = _guarded(process, state.aggregator, step, like, weight_cap)
-        delta = federated_map(_AS_LIKE, (done.result, like))
+        given = [step.delta]
+        if process.is_weighted:
+            given.append(federated_map(_weight_as(member_of(parameters_of(process.next)[2])), step.weight))
+        done = guarded(process, state.aggregator, given, shared, cap=weight_cap)
+        delta = federated_map(_AS_LIKE, (done.result, shared))
         after = federated_map(server, (State(state.model, state.round, state.extra), delta))
         kept = federated_zip(AggregatingState(after.model, after.round, after.extra, done.state))
         return LearningProcessOutput(kept, federated_zip(OrderedDict(aggregator=done.measurements)))
@@ -123,16 +127,15 @@ def numbers(value: Any, name: str) -> dict[str, float]:
     return {path: float(leaf) for path, leaf in leaves if leaf.ndim == 0}
 
 
-def _guarded(process: AggregationProcess, state: Any, step: Any, like: Tree, cap: float) -> Any:
-    """While a round is traced: what the process makes of the clients' steps, with all that it adds up behind the gate.
+def guarded(process: AggregationProcess, state: Any, given: list[Any], weights: Any, *, cap: float = math.inf) -> Any:
+    """While a round is traced: what the process makes of the clients' updates (and weights), all that it adds up behind the gate.
 
     The server runs the process's client functions on zeros in the form of the model: then it knows what to expect of a site.
     """
-    given = [step.delta]
-    if process.is_weighted:
-        given.append(federated_map(_weight_as(member_of(parameters_of(process.next)[2])), step.weight))
+    kind = member_of(as_node(weights).type)
+    zeros = LocalFunction(lambda model: unpack(trees.zeros(as_tree(pack(model))), kind), "zeros", (("model", kind),), kind)
     done = as_node(called(process.next, state, *given))
-    return Value(_behind_gate(done, [as_node(each) for each in given], as_node(like), cap))
+    return Value(_behind_gate(done, [as_node(each) for each in given], as_node(federated_map(zeros, weights)), cap))
 
 
 def _behind_gate(result: Node, given: list[Node], like: Node, cap: float) -> Node:
@@ -186,7 +189,6 @@ def _weight_as(kind: Type) -> LocalFunction:
     return LocalFunction(lambda weight: dtype.type(weight), "weight", (("weight", TensorType(np.int32)),), kind, loops=True)
 
 
-_ZEROS = LocalFunction(trees.zeros, "zeros", (("model", TREE),), TREE)
 _AS_LIKE = LocalFunction(
     lambda result, like: trees.map(lambda a, b: trees.cast_like(np.asarray(a), b.dtype), result, like),
     "as_model",

@@ -27,6 +27,8 @@ from hansa.admin.client import connect
 from hansa.provision.changes import revoke
 from hansa.runtime.audit.chain import Verified, verify
 from hansa.runtime.jobs.build import build
+from hansa.runtime.protocol import messages
+from hansa.runtime.protocol.messages import Ack
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Event
 from hansa.simulation.engine import simulate
@@ -60,7 +62,7 @@ def site(project: Path, name: str, **options: Any) -> FakeSite:
 @pytest.fixture
 def sites(project: Path, server: Server) -> Iterator[list[FakeSite]]:
     with ExitStack() as stack:
-        found = [site(project, name) for name in NAMES]
+        found = [site(project, name, carries=number % 2 == 1) for number, name in enumerate(NAMES)]  # both versions are served
         for each in found:
             stack.callback(each.close)
             each.start()
@@ -281,6 +283,44 @@ def test_uploads_go_on_where_they_stopped_and_wrong_bytes_are_named(server: Serv
     assert lea.ask("PUT", path, content=b"", headers={"Upload-Offset": "-1", **length}).status_code == 400
     too_large = {"Upload-Offset": "0", "Upload-Length": str(1 << 40)}
     assert lea.ask("PUT", f"/v1/blobs/{'1' * 64}", content=b"a", headers=too_large).status_code == 400
+
+
+def test_a_result_brings_its_blob_which_is_on_record_only_when_it_is_what_it_says(
+    project: Path, server: Server, lea: Caller, tmp_path: Path
+) -> None:
+    """A task of version 2: its body comes with it, wrong results leave nothing, the right one counts once."""
+    with ExitStack() as stack:
+        one = site(project, "cleveland", carries=True)
+        stack.callback(one.close)
+        one.hello()
+        newer = one.caller.ask("POST", "/v1/hello", content=msgspec.json.encode({"versions": [9, 8], "software": "later"}))
+        assert (newer.status_code, newer.json()["code"]) == (400, "version"), newer.text
+        run = lea.submit(REFERENCE, sites=["cleveland"], seed=3, min_sites=1)["run"]
+        offered = one.poll(0, hold_s=10.0)
+        assert offered.inside == [offered.offers[0].bundle]
+        one.answer_offer(offered.offers[0])
+        work = one.poll(offered.after, hold_s=20.0)
+        result = one.result(work.assignments[0])
+        own, blob = messages.encode(result), one.blobs[result.blob or ""]
+
+        def sent(content: bytes, size: int | str = len(own)) -> httpx.Response:
+            return one.caller.ask("POST", "/v1/results", content=content, headers={messages.OWN: str(size)})
+
+        other = bytes([blob[0] ^ 1]) + blob[1:]
+        faults = [(own + other, len(own), 422), (own + blob[:-1], len(own), 400), (own + blob + b"x", len(own), 400)]
+        faults += [(own + blob, len(own + blob) + 1, 400), (own + blob, "-1", 400), (own + blob, 0, 400)]
+        for content, size, status in faults:
+            assert sent(content, size).status_code == status, (size, status)
+        huge = msgspec.structs.replace(result, blob_bytes=messages.INSIDE + 1)
+        assert sent(messages.encode(huge) + bytes(messages.INSIDE + 1), len(messages.encode(huge))).json()["code"] == "input"
+        assert not any(event["kind"] == "result" for event in lea.get(f"/api/runs/{run}/events?hold_s=0")["events"])
+        assert one.caller.ask("HEAD", f"/v1/blobs/{result.blob}").headers["upload-offset"] == "0"
+        outcomes = [messages.decode(sent(own + blob).content, Ack).outcome for _ in range(2)]
+        assert outcomes == ["accepted", "accepted"]
+        lea.wait(run, lambda event: event["kind"] == "task.closed")
+        results = [event for event in lea.get(f"/api/runs/{run}/events?hold_s=0")["events"] if event["kind"] == "result"]
+        assert [(each["step"], each["blob"]) for each in results[:1]] == [(1, result.blob)]
+        lea.ask("POST", f"/api/runs/{run}/abort")
 
 
 def test_files_are_served_in_ranges(lea: Caller, sites: list[FakeSite]) -> None:

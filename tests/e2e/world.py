@@ -254,13 +254,18 @@ class Caller:
 
 @dataclass
 class FakeSite:
-    """A site in a thread of the test: does what it is asked, with the job and the data at hand."""
+    """A site in a thread of the test: does what it is asked, with the job and the data at hand.
+
+    carries: whether it speaks version 2 of the protocol, in which small blobs travel inside messages; else version 1.
+    """
 
     caller: Caller
     job: Job
     data: FederatedData
     refuses: str = ""
     cores: int = 4
+    carries: bool = False
+    blobs: dict[str, bytes] = field(default_factory=dict)
     hold: Callable[[Assignment], None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
     errors: list[BaseException] = field(default_factory=list)
@@ -269,7 +274,8 @@ class FakeSite:
     thread: threading.Thread | None = None
 
     def hello(self) -> Welcome:
-        welcome: Welcome = self.caller.say("/v1/hello", Hello([1], "test", cores=self.cores), Welcome)
+        welcome: Welcome = self.caller.say("/v1/hello", Hello([2, 1] if self.carries else [1], "test", cores=self.cores), Welcome)
+        assert welcome.version == 1 + self.carries
         return welcome
 
     def start(self) -> FakeSite:
@@ -300,9 +306,16 @@ class FakeSite:
             self.errors.append(error)
 
     def poll(self, after: int, *, hold_s: float) -> Work:
-        answer = self.caller.ask("GET", f"/v1/work?after={after}&hold_s={hold_s}")
+        inside = f"&inside={messages.INSIDE}" if self.carries else ""
+        answer = self.caller.ask("GET", f"/v1/work?after={after}&hold_s={hold_s}{inside}")
         assert answer.status_code == 200, answer.text
-        work: Work = messages.decode(answer.content, Work)
+        own = messages.own_bytes(answer.headers.get(messages.OWN), len(answer.content))
+        work: Work = messages.decode(answer.content[:own], Work)
+        sizes = {each.body: each.body_bytes for each in work.assignments} | {each.bundle: each.bundle_bytes for each in work.offers}
+        for digest in work.inside:
+            self.blobs[digest], own = answer.content[own : own + sizes[digest]], own + sizes[digest]
+        assert own == len(answer.content)
+        assert self.carries or not work.inside
         return work
 
     def obey(self, work: Work) -> None:
@@ -320,12 +333,17 @@ class FakeSite:
         return self.send(Result(offer.run, 0, 1, offer.slot, code=code, message=self.refuses))
 
     def send(self, result: Result) -> Ack:
-        ack: Ack = self.caller.say("/v1/results", result, Ack)
+        own, blob = messages.encode(result), self.blobs.get(result.blob or "")
+        headers = {} if blob is None else {messages.OWN: str(len(own))}
+        answer = self.caller.ask("POST", "/v1/results", content=own + (blob or b""), headers=headers)
+        assert answer.status_code == 200, answer.text
+        ack: Ack = messages.decode(answer.content, Ack)
         return ack
 
     def result(self, asked: Assignment) -> Result:
         """The work of one assignment, as a simulated site does it, uploaded."""
-        body = codec.decode(self.caller.download(asked.body, asked.body_bytes))
+        assert (asked.body in self.blobs) == self.carries
+        body = codec.decode(self.blobs.get(asked.body) or self.caller.download(asked.body, asked.body_bytes))
         ctx = FLContext(
             job=asked.job,
             run=asked.run,
@@ -338,7 +356,9 @@ class FakeSite:
             load=lambda _: self.data.load(asked.slot),
         )
         reply = codec.encode(self.job.serve().execute(asked.task, body, ctx, Signal()))
-        digest = self.caller.upload(reply)
+        digest = blake3(reply).hexdigest() if self.carries else self.caller.upload(reply)
+        if self.carries:
+            self.blobs[digest] = reply
         return Result(asked.run, asked.seq, asked.attempt, asked.slot, blob=digest, blob_bytes=len(reply))
 
     def beat(self) -> None:

@@ -27,7 +27,19 @@ from hansa.runtime.client.renewing import credentials_of, keep_renewed
 from hansa.runtime.client.site import Site
 from hansa.runtime.client.workplace import Item
 from hansa.runtime.config import POLICY_FILE, Kit, load_kit, load_site
-from hansa.runtime.protocol.messages import BEAT_S, HOLD_S, LOST_AFTER_S, VERSIONS, Beat, Ended, Hello, Welcome, Work
+from hansa.runtime.protocol.messages import (
+    BEAT_S,
+    CARRIES,
+    HOLD_S,
+    INSIDE,
+    LOST_AFTER_S,
+    VERSIONS,
+    Beat,
+    Ended,
+    Hello,
+    Welcome,
+    Work,
+)
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of
 from hansa.runtime.transport.http import Connection
@@ -143,6 +155,7 @@ class Agent:
             memory_bytes=config.resources.memory_mb << 20,
         )
         welcome = await site.connection.post("/v1/hello", hello, Welcome)
+        site.inside = INSIDE if welcome.version >= CARRIES else 0
         seen = site.places.seen
         if welcome.epoch < seen.epoch:
             raise _restored(seen.epoch, welcome.epoch)
@@ -151,8 +164,7 @@ class Agent:
             site.roster = read_policy(document, site.kit.project_key, newer_than=site.roster)
             write_atomic(site.kit.folder / POLICY_FILE, [document])
         if seen.after:
-            work = await self._ask(seen.after, hold_s=0.0)
-            await self._take(work)
+            await self._take(*await self._ask(seen.after, hold_s=0.0))
         site.places.see(Seen(epoch=welcome.epoch, after=seen.after))
         _LOG.info("site.ready site=%s project=%s epoch=%d", site.name, welcome.project, welcome.epoch)
 
@@ -163,16 +175,17 @@ class Agent:
             if self._greet.is_set():
                 await self._hello()
                 after = 0
-            work = await self._heard(after)
-            if work is None:
+            heard = await self._heard(after)
+            if heard is None:
                 continue
-            await self._take(work)
+            work, blobs = heard
+            await self._take(work, blobs)
             if work.after > after:
                 after = work.after
                 seen = self._site.places.seen
                 self._site.places.see(Seen(epoch=seen.epoch, after=max(after, seen.after)))
 
-    async def _heard(self, after: int) -> Work | None:
+    async def _heard(self, after: int) -> tuple[Work, Mapping[str, memoryview]] | None:
         """What is new; None if the server should be greeted first, for which a held poll is given up."""
         asking = asyncio.create_task(self._ask(after, hold_s=HOLD_S))
         greeting = asyncio.create_task(self._greet.wait())
@@ -184,14 +197,16 @@ class Agent:
             greeting.cancel()
             await asyncio.wait([asking, greeting])
 
-    async def _ask(self, after: int, *, hold_s: float) -> Work:
-        params = {"after": str(after), "hold_s": f"{hold_s:g}"}
-        work = await self._site.connection.get("/v1/work", Work, params=params, hold_s=hold_s)
+    async def _ask(self, after: int, *, hold_s: float) -> tuple[Work, Mapping[str, memoryview]]:
+        """What is new, and the blobs that came with it."""
+        site = self._site
+        params = {"after": str(after), "hold_s": f"{hold_s:g}", "inside": str(site.inside)}
+        work, content = await site.connection.carry("GET", "/v1/work", Work, params=params, hold_s=hold_s)
         if work.after < after:
             raise _restored(after, work.after)
-        return work
+        return work, _apart(work, content)
 
-    async def _take(self, work: Work) -> None:
+    async def _take(self, work: Work, blobs: Mapping[str, memoryview]) -> None:
         for each in work.not_counted:  # before the tasks that would read what these have left
             _LOG.warning("result.not_counted run=%s seq=%d why=%r", each.run, each.seq, each.reason)
             self._site.outbox.done(Key(each.run, each.seq, each.attempt, each.slot), counted=False)
@@ -211,7 +226,7 @@ class Agent:
             except InputError as error:
                 _LOG.error("work.refused run=%r why=%r", item.run[:200], str(error))
                 continue
-            part.ask(item)
+            part.ask(item, blobs)
         if any(asked.progress_s is not None and asked.progress_s < LOST_AFTER_S for asked in work.assignments):
             self._pulse.set()
 
@@ -269,6 +284,16 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(BEAT_S, min(impatient, default=LOST_AFTER_S) / 3)):
                     await self._pulse.wait()
+
+
+def _apart(work: Work, content: memoryview) -> dict[str, memoryview]:
+    """The blobs by their digests, as they follow the message; whether they are what they should be is seen when they are stored."""
+    sizes = {each.body: each.body_bytes for each in work.assignments} | {each.bundle: each.bundle_bytes for each in work.offers}
+    found, begin = {}, 0
+    for digest in work.inside:
+        end = begin + sizes.get(digest, 0)
+        found[digest], begin = content[begin:end], end
+    return found
 
 
 def _move(blob: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -32,12 +33,13 @@ class Part:
         self._wake = asyncio.Event()
         self._current: tuple[Item, asyncio.Task[None]] | None = None
 
-    def ask(self, item: Item) -> None:
-        """Take on what the server asks for; what is asked for again is not done twice."""
+    def ask(self, item: Item, blobs: Mapping[str, memoryview]) -> None:
+        """Take on what the server asks for, with the blobs that came with it; what is asked for again is not done twice."""
         seq = _seq(item)
         if self._current is not None and _same(self._current[0], item):
             return
         self._todo[seq] = item
+        self._place.given(item, blobs)
         self._wake.set()
 
     def cancel(self, seq: int, attempt: int | None) -> None:
@@ -192,7 +194,7 @@ class Part:
     async def _deliver(self, kept: Kept) -> None:
         """Upload, then say what came of the task, until the server has answered."""
         for _ in range(SENDS):
-            if kept.blob is not None:
+            if kept.blob is not None and not self._inside(kept):
                 await self._place.send(kept.blob)
             try:
                 return await self._post(kept)
@@ -206,10 +208,15 @@ class Part:
         if kept is None:
             return
         result = msgspec.convert(kept.result, Result)
-        ack = await self._site.connection.post("/v1/results", result, Ack)
+        post = self._place.post if self._inside(kept) else partial(self._site.connection.post, "/v1/results", kind=Ack)
+        ack = await post(result)
         if not kept.sent:
             self._site.outbox.done(kept.key, counted=ack.outcome == "accepted")
         _LOG.info("result.%s run=%s seq=%d bytes=%d", ack.outcome, self.run, kept.key.seq, result.blob_bytes)
+
+    def _inside(self, kept: Kept) -> bool:
+        """Whether the result's blob goes with it."""
+        return kept.blob is not None and kept.result["blob_bytes"] <= self._site.inside
 
     def _newest(self, asked: Assignment) -> Assignment:
         """The same task as it was asked last: it is not done again."""

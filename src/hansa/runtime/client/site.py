@@ -31,7 +31,10 @@ LOOK_S: Final = 2.0  # between two looks at what people write, while something w
 
 @dataclass
 class Site:
-    """A site at work. `roster` is the newest policy document of the project that it has."""
+    """A site at work. `roster` is the newest policy document of the project that it has.
+
+    inside: the bytes of blobs that messages to and from this server may carry.
+    """
 
     kit: Kit
     ca: x509.Certificate
@@ -41,6 +44,7 @@ class Site:
     connection: Connection
     environment: Mapping[str, str] = field(repr=False)
     leases: Leases
+    inside: int = 0
 
     @property
     def name(self) -> str:

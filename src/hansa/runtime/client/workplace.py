@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -25,7 +26,7 @@ from hansa.runtime.client.site import Site
 from hansa.runtime.config import SiteConfig, is_place
 from hansa.runtime.jobs.bundle import LIMITS, extract, open_bundle
 from hansa.runtime.manifest import Manifest
-from hansa.runtime.protocol.messages import Assignment, Offer
+from hansa.runtime.protocol.messages import INSIDE, Ack, Assignment, Offer, Result, encode
 from hansa.runtime.store.blob import Blob
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.untrusted import take_file
@@ -55,6 +56,9 @@ class Workplace:
         self._site, self._run = site, run
         self._room = site.places.enter(run)
         self._blobs = FileBlobs(self._room.blobs)
+        self._passing = FileBlobs(self._room.blobs, durable=False)
+        self._given: dict[str, memoryview] = {}
+        self._sound: set[str] = set()  # small blobs that this agent has put here
         self._worker: Worker | None = None
         self._lease: Lease | None = None
         self._manifest: Manifest | None = None
@@ -75,6 +79,27 @@ class Workplace:
     async def send(self, digest: str) -> None:
         """Give the server a blob; on return it has it."""
         await upload(self._site.connection, digest, self._blobs.path(digest), moved=self._count)
+
+    async def post(self, result: Result) -> Ack:
+        """Give the server a result together with its blob; what it makes of it."""
+        own = encode(result)
+
+        def content() -> bytes:
+            blob = self._blobs.path(str(result.blob))
+            try:
+                return own + blob.read_bytes()
+            except OSError as error:
+                raise storage_error(error, blob) from error
+
+        ack, _ = await self._site.connection.carry("POST", "/v1/results", Ack, content=content, own=len(own))
+        self._count(result.blob_bytes)
+        return ack
+
+    def given(self, item: Item, blobs: Mapping[str, memoryview]) -> None:
+        """Take what came with an offer or a task: it need not be fetched."""
+        digest = item.body if isinstance(item, Assignment) else item.bundle
+        if digest in blobs:
+            self._given[digest] = blobs[digest]
 
     async def admit(self, item: Item) -> None:
         """Return if the site's policy permits it now.
@@ -121,8 +146,24 @@ class Workplace:
 
     async def fetch(self, digest: str, size: int) -> None:
         """The blob, whole and verified."""
+        content = self._given.pop(digest, None)
+        if size <= INSIDE and digest not in self._sound:
+            await asyncio.to_thread(self._put, digest, content)
         if self._blobs.size(digest) is None:
             await download(self._site.connection, digest, size, lambda: self._blobs.upload(digest, size), moved=self._count)
+        elif content is not None:
+            self._count(size)
+        self._sound.add(digest)
+
+    def _put(self, digest: str, content: memoryview | None) -> None:
+        """Keep what came with a message, if it is what it should be. It is not made durable: it can be fetched again.
+
+        So one that an earlier life of this agent has left is looked at before it is used: a power cut may have spoilt it.
+        """
+        if content is None and self._blobs.size(digest) is not None:
+            content = memoryview(self._blobs.path(digest).read_bytes())
+        if content is not None and self._passing.put([content]).digest != digest:
+            self._blobs.drop([digest])  # what was put instead is swept
 
     async def execute(self, asked: Assignment) -> Done:
         """What the worker makes of a task."""
@@ -257,7 +298,7 @@ class Workplace:
         """Forget what no task from this one on needs: earlier bodies, sent results, memories that were replaced."""
         if self._blobs.received(asked.body) == 0:  # else it was cut off, and goes on where it stopped
             self._site.outbox.trim(self._run, before=asked.seq)
-            self._blobs.sweep(self._site.outbox.digests(), 0.0, time.time())
+            self._sound.difference_update(self._blobs.sweep(self._site.outbox.digests(), 0.0, time.time()))
 
     def _out(self, asked: Assignment) -> Path:
         return self._room.work / f"reply-{asked.seq}-{asked.attempt}"

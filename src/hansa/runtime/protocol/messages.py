@@ -5,13 +5,18 @@
     POST /v1/renew      Renew                   Enrolled        the next certificate, asked for with the one that ends
     POST /v1/token      (proof in the header)   Token           5 minutes, bound to the key (RFC 9449)
     POST /v1/hello      Hello                   Welcome         versions, the site's slot-independent facts
-    GET  /v1/work?after=N&hold_s=25             Work            long poll: what is new for this site since event N
+    GET  /v1/work?after=N&hold_s=25&inside=B    Work            long poll: what is new for this site since event N; blobs of up to B
+                                                                bytes in all come with it
     GET  /v1/blobs/{digest}  Range              bytes           resumable
     HEAD /v1/blobs/{digest}                     Upload-Offset   how much of an upload the server has
     PUT  /v1/blobs/{digest}  Upload-Offset      204             appended; verified when whole
-    POST /v1/results    Result                  Ack             committed before it is acknowledged; a repeat gets the same answer
+    POST /v1/results    Result (with its blob)  Ack             committed before it is acknowledged; a repeat gets the same answer
     POST /v1/beats      Beat                    204             heartbeat with progress; never committed
     POST /v1/notes      Notes                   204             live metrics and log lines of a run
+
+A message with blobs says in the header Hansa-Message how many bytes of the body are its own; the blobs follow, in the order of
+`Work.inside`, or the one of a result. Only small ones travel so (`INSIDE`); larger ones go by themselves, in ranges. That is
+version 2: a site of version 1 does not ask for it, and a server of version 1 is not sent it.
 
 A site's requests name its agent in the header Hansa-Agent, by a number that each makes at its start; of two with one identity the
 one that said hello last is served, the other is told (`two_agents`).
@@ -24,13 +29,16 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-VERSIONS: Final = (1,)  # protocol versions served, newest first; one back is kept when there is one
+VERSIONS: Final = (2, 1)  # protocol versions served, newest first; one back is kept
+CARRIES: Final = 2  # from this version on, messages carry small blobs
 AGENT: Final = "Hansa-Agent"
+OWN: Final = "Hansa-Message"  # how many bytes of a body are the message; blobs follow
 HOLD_S: Final = 25.0  # how long a poll is held; repeating it is no failure
 TOKEN_S: Final = 300.0
 BEAT_S: Final = 10.0
 LOST_AFTER_S: Final = 30.0  # three heartbeats
 CHUNK: Final = 1024 * 1024  # bytes of one ranged transfer: passes nginx's default body limit
+INSIDE: Final = CHUNK - 8 * 1024  # bytes of blobs in one message: with a result's own words it passes that limit, too
 JSON_LIMIT: Final = 256 * 1024
 NOTES: Final = 200  # live lines of one message
 NOTE_TEXT: Final = 1_000  # characters of one live line
@@ -150,9 +158,13 @@ class NotCounted(Message, frozen=True):
 
 
 class Work(Message, frozen=True):
-    """What is new for a site. `after` is the number to poll with next; what did not count comes before the assignments."""
+    """What is new for a site. `after` is the number to poll with next; what did not count comes before the assignments.
+
+    inside: the digests of the blobs that follow the message; each is named by an offer or an assignment, with its size.
+    """
 
     after: int
+    inside: list[str] = []
     offers: list[Offer] = []
     assignments: list[Assignment] = []
     ended: list[Ended] = []
@@ -160,7 +172,7 @@ class Work(Message, frozen=True):
 
 
 class Result(Message, frozen=True):
-    """A site's answer to an assignment or to an offer (`seq` 0): a blob, or the failure that stands in its place."""
+    """A site's answer to an assignment or to an offer (`seq` 0): a blob, sent before or with it, or the failure in its place."""
 
     run: str
     seq: int
@@ -244,10 +256,23 @@ def encode(message: Message) -> bytes:
     return msgspec.json.encode(message)
 
 
-def decode(data: bytes, kind: type[Any]) -> Any:  # the message of that kind
+def decode(data: bytes | memoryview, kind: type[Any]) -> Any:  # the message of that kind
     """The message in the bytes.
 
     Raises:
         msgspec.ValidationError: a field is missing or has another type; names its path.
     """
     return msgspec.json.decode(data, type=kind)
+
+
+def own_bytes(header: str | None, size: int) -> int:
+    """How many bytes of a body of `size` bytes are the message itself, by its header Hansa-Message; all of them without one.
+
+    Raises:
+        ValueError: the header is no such number.
+    """
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdigit() and len(header) < 16) or int(header) > size:
+        raise ValueError(f"{OWN}: {header[:20]!r}")
+    return int(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, Final
@@ -17,8 +18,11 @@ from hansa.runtime.protocol.messages import (
     AGENT,
     CHUNK,
     HOLD_S,
+    INSIDE,
     JSON_LIMIT,
+    OWN,
     VERSIONS,
+    Ack,
     Beat,
     Enrol,
     Hello,
@@ -30,10 +34,11 @@ from hansa.runtime.protocol.messages import (
     Work,
     decode,
     encode,
+    own_bytes,
 )
 from hansa.runtime.server import transfers
 from hansa.runtime.server.door import Asker
-from hansa.runtime.server.inbox import ARRANGE
+from hansa.runtime.server.inbox import ARRANGE, judge
 from hansa.runtime.server.people import People
 from hansa.runtime.server.state import PROJECT, stream_of
 from hansa.runtime.store.blob import MissingBlobError
@@ -153,8 +158,8 @@ async def hello(request: Asked) -> Response[bytes]:
 
 
 @get("/v1/work")
-async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S) -> Response[bytes]:
-    """What is new for a site since event `after`."""
+async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S, inside: Counted = 0) -> Response[Any]:
+    """What is new for a site since event `after`, with blobs of up to `inside` bytes in all."""
     people, asker = _site(request)
 
     async def allowed() -> None:
@@ -175,7 +180,29 @@ async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S) -> Re
             run.began.add(asker.name)
             data = {"step": each.seq, "slot": each.slot, "site": asker.name, "task": each.task, "round": each.round}
             people.inbox.begin({stream_of(run.id): [Entry("task.started", data)]})
-    return _said(found)
+    return _carried(people, found, min(inside, INSIDE), partial(people.door.still, asker))
+
+
+def _carried(people: People, found: Work, room: int, allowed: transfers.Allowed) -> Response[Any]:
+    """The answer, with the blobs that it names, those for which there is room."""
+    sizes: dict[str, int] = {}
+    for digest, size in [(each.body, each.body_bytes) for each in found.assignments] + [
+        (each.bundle, each.bundle_bytes) for each in found.offers
+    ]:
+        if digest not in sizes and size <= room and people.inbox.blobs.size(digest) == size:
+            sizes[digest], room = size, room - size
+    if not sizes:
+        return _said(found)
+    own = encode(msgspec.structs.replace(found, inside=list(sizes)))
+
+    async def content() -> AsyncIterator[bytes]:
+        yield own
+        for digest, size in sizes.items():
+            async for piece in transfers.pieces(partial(people.inbox.blobs.open, digest), 0, size, people.way, allowed):
+                yield piece
+
+    headers = {OWN: str(len(own)), "Content-Length": str(len(own) + sum(sizes.values())), "X-Accel-Buffering": "no"}
+    return Stream(content(), media_type=_BINARY, headers=headers)
 
 
 @head("/v1/blobs/{digest:str}")
@@ -223,12 +250,50 @@ def ranged(content: Any, begin: int, end: int, size: int) -> Stream:
     return Stream(content, status_code=206 if part else 200, media_type=_BINARY, headers=headers)
 
 
-@post("/v1/results")
+@post("/v1/results", request_max_body_size=None)
 async def results(request: Asked) -> Response[bytes]:
-    """What becomes of a result."""
+    """What becomes of a result, whose blob may come with it."""
     people, asker = _site(request)
-    result: Result = await _body(request, Result)
+    if request.headers.get(OWN) is None:
+        return _said(await people.inbox.answer(asker.name, await _body(request, Result)))
+    result, content = await _with_blob(request)
+    if not isinstance(judge(people.inbox.book, asker.name, result), Ack):  # else it is not wanted: nothing is written
+        part, allowed = transfers.Part(result.blob or "", asker.name, 0, result.blob_bytes), partial(people.door.still, asker)
+        await transfers.inside(people.inbox.blobs, part, content, people.way, allowed=allowed)
+    async for _ in content:
+        pass
     return _said(await people.inbox.answer(asker.name, result))
+
+
+async def _with_blob(request: Asked) -> tuple[Result, AsyncIterator[bytes]]:
+    """A result, and the bytes of its blob as they come.
+
+    Raises:
+        InputError: the request is too long, or not what its header says.
+    """
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else -1
+    if not 0 <= size <= JSON_LIMIT + INSIDE:
+        raise InputError("the message is too long", got=f"{length[:20]} bytes", expected=f"at most {JSON_LIMIT + INSIDE:,}")
+    try:
+        own = own_bytes(request.headers.get(OWN), size)
+    except ValueError as error:
+        raise InputError("a message with a blob says how long it is itself", got=str(error), expected=f"header {OWN}") from error
+    stream, head = request.stream(), bytearray()
+    while len(head) < min(own, JSON_LIMIT):
+        head += await anext(stream, b"") or b"\0" * own  # cut short: no message
+    result: Result = decode(bytes(head[:own]), Result)
+    if result.blob is None or result.blob_bytes != size - own:
+        got = f"{size - own:,} bytes"
+        raise InputError("a result says what comes with it", got=got, expected=f"its blob, {result.blob_bytes:,} bytes")
+
+    async def rest() -> AsyncIterator[bytes]:
+        if len(head) > own:
+            yield bytes(head[own:])
+        async for piece in stream:
+            yield piece
+
+    return result, rest()
 
 
 @post("/v1/beats", status_code=204)

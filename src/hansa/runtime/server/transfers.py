@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, TypeAlias
 
 from hansa.errors import InputError, StorageError
-from hansa.runtime.protocol.messages import CHUNK
+from hansa.runtime.protocol.messages import CHUNK, INSIDE
 from hansa.runtime.store.blob import Blobs, OffsetError
 
 Allowed: TypeAlias = Callable[[], None]
@@ -70,15 +70,45 @@ async def upload(blobs: Blobs, asked: Part, content: AsyncIterator[bytes], way: 
     offset, size = asked.offset, asked.size
     if size > limit:
         raise InputError("the upload is too large", path=asked.digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
-    part = await asyncio.to_thread(blobs.upload, asked.digest, size, owner=asked.owner)
-    if offset != part.offset:
-        raise OffsetError("the chunk does not continue the upload", path=asked.digest[:64], got=offset, expected=part.offset)
+    nothing = True
     async for block in _blocks(content, way):
         allowed()
-        offset = await asyncio.to_thread(part.append, offset, block)
-    if offset == size:
-        await asyncio.to_thread(part.finish)
+        offset = await asyncio.to_thread(_add, blobs, asked, offset, block)
+        nothing = False
+    if nothing:
+        offset = await asyncio.to_thread(_add, blobs, asked, offset, b"")
     return offset
+
+
+def _add(blobs: Blobs, asked: Part, offset: int, block: bytes) -> int:
+    """Add a block; what is here then. The last one makes the blob whole: a small one takes one visit to the disk's thread."""
+    part = blobs.upload(asked.digest, asked.size, owner=asked.owner)
+    if offset != part.offset:
+        raise OffsetError("the chunk does not continue the upload", path=asked.digest[:64], got=offset, expected=part.offset)
+    offset = part.append(offset, block)
+    if offset == asked.size:
+        part.finish()
+    return offset
+
+
+async def inside(blobs: Blobs, asked: Part, content: AsyncIterator[bytes], way: Way, *, allowed: Allowed) -> None:
+    """Take in a blob that comes whole with its message; of what is here from an earlier attempt, nothing is written again.
+
+    Raises:
+        DigestError: others than the digest says. OffsetError: less came than was said.
+    """
+    here = blobs.received(asked.digest, owner=asked.owner)
+    rest = Part(asked.digest, asked.owner, here, asked.size)
+    if await upload(blobs, rest, _behind(content, here), way, limit=INSIDE, allowed=allowed) != asked.size:
+        raise OffsetError("the blob did not come whole with its message", path=asked.digest[:64], expected=asked.size)
+
+
+async def _behind(content: AsyncIterator[bytes], skip: int) -> AsyncIterator[bytes]:
+    """The bytes behind the first `skip`."""
+    async for piece in content:
+        if skip < len(piece):
+            yield piece[skip:]
+        skip = max(0, skip - len(piece))
 
 
 async def _blocks(content: AsyncIterator[bytes], way: Way) -> AsyncIterator[bytes]:

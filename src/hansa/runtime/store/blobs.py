@@ -206,8 +206,7 @@ class FileBlobs:
         kept, limit = frozenset(keep), now - older_than_s
         with storage(self.root):
             names = sorted(entry.name for entry in os.scandir(self.root) if is_digest(entry.name) and entry.name not in kept)
-            removed = [name for name in names if self._expire(self.root / name, limit)]
-            sync_folder(self.root)
+            removed = [name for name in names if self._expire(self.root / name, limit)]  # one that comes back is swept again
             for path in sorted(self._incoming.iterdir()):
                 with self._mutex:
                     live = self._live.get(path)
@@ -250,7 +249,8 @@ class FileBlobs:
         """Give a file that is whole and synced its name."""
         with self._excluding(fcntl.LOCK_SH):  # a sweep that has seen the old file of this name must not remove the new one
             part.replace(self.path(digest))
-            sync_folder(self.root)
+            if self._durable:
+                sync_folder(self.root)
 
     def forget(self, upload: FileUpload) -> None:
         """An upload has ended."""

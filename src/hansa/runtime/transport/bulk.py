@@ -13,11 +13,12 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 
 from hansa.files import storage_error
+from hansa.runtime.protocol.messages import OWN
 from hansa.runtime.transport.faults import refusal
 from hansa.runtime.transport.way import way
 
@@ -26,6 +27,13 @@ _ANSWER: Final = 64 * 1024  # bytes of a refusal that are read
 _KEPT: Final = 4  # idle connections
 
 Take = Callable[[memoryview], None]
+
+
+class Answer(NamedTuple):
+    """What came: the header Hansa-Message, and the body."""
+
+    own: str | None
+    content: memoryview
 
 
 class Line:
@@ -50,6 +58,26 @@ class Line:
             take(buffer[:size])
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], content: bytes, *, limit: int, quiet_s: float) -> Answer:
+        """The answer to a request, of at most `limit` bytes; `quiet_s` is for how long it may be held.
+
+        Raises:
+            HansaError: the server's refusal. OSError, HTTPException: the way is gone, or the answer is longer.
+        """
+        self._connect(quiet_s)
+        self._http.request(method, path, content or None, dict(headers))
+        answer = self._answered()
+        if answer.length is None or answer.length > limit:
+            raise http.client.HTTPException(f"an answer of {answer.length} bytes, where at most {limit} are expected")
+        taken = memoryview(bytearray(answer.length))
+        done = 0
+        while done < len(taken) and (size := answer.readinto(taken[done:])) > 0:
+            done += size
+        if done < len(taken):
+            raise http.client.IncompleteRead(b"", len(taken) - done)
+        answer.read()  # its end, so that the connection serves again
+        return Answer(answer.headers.get(OWN), taken)
 
     def put(
         self, path: str, headers: Mapping[str, str], handle: int, begin: int, end: int, *, moved: Callable[[int], None]
@@ -93,7 +121,7 @@ class Line:
         told.register(connected, select.POLLIN)
         return not told.poll(0)
 
-    def _connect(self) -> None:
+    def _connect(self, quiet_s: float | None = None) -> None:
         if not self._open:
             try:
                 self._http.connect()
@@ -101,8 +129,8 @@ class Line:
                 if self._proxied and "Tunnel connection failed" in str(error):
                     raise httpx.ProxyError(str(error)) from error
                 raise
-            self._http.sock.settimeout(self._quiet_s)
             self._open = True
+        self._http.sock.settimeout(quiet_s or self._quiet_s)
         if self._gone:
             raise ConnectionAbortedError("the transfer was given up")
 

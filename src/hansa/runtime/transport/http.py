@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.errors import HansaError, IdentityError
-from hansa.runtime.protocol.messages import AGENT, JSON_LIMIT, Message, Token, decode, encode
+from hansa.runtime.protocol.messages import AGENT, INSIDE, JSON_LIMIT, OWN, Message, Token, decode, encode, own_bytes
 from hansa.runtime.protocol.session import proof
-from hansa.runtime.transport.bulk import Line, Lines
+from hansa.runtime.transport.bulk import Answer, Line, Lines
 from hansa.runtime.transport.faults import UNTOLD, LostError, explain, own_fault, probe, refusal
 from hansa.runtime.transport.way import show, tls
 
@@ -197,6 +198,41 @@ class Connection:
             await asyncio.sleep(pause_s * (0.5 + secrets.randbelow(1_000) / 2_000))  # spread, for a thousand sites at once
             pause_s = min(2 * pause_s, _LONGEST_S)
 
+    async def carry(
+        self,
+        method: str,
+        path: str,
+        kind: type[M],
+        *,
+        content: Callable[[], bytes] = bytes,
+        own: int | None = None,
+        params: Mapping[str, str] | None = None,
+        hold_s: float = 0.0,
+    ) -> tuple[M, memoryview]:
+        """The server's answer to a message that blobs may come with, either way, and the bytes that follow it.
+
+        content: called in a thread; of what it gives, the first `own` bytes are the message. Raises as `post` does.
+        """
+        headers = {} if own is None else {OWN: str(own), "Content-Type": "application/octet-stream"}
+        target = f"{path}?{urlencode(params)}" if params else path
+
+        async def once(proofs: Mapping[str, str]) -> Answer:
+            asked = {**proofs, **headers}
+            quiet_s, most = QUIET_S + hold_s, JSON_LIMIT + INSIDE
+
+            def ask(line: Line) -> Answer:
+                return line.ask(method, target, asked, content(), limit=most, quiet_s=quiet_s)
+
+            return await self._in_thread(ask)
+
+        answer = await self.persist(lambda: self.proven(method, path, once), what=f"{method} {path}")
+        try:
+            size = own_bytes(answer.own, len(answer.content))
+            message: M = decode(answer.content[:size], kind)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise _malformed(error) from error
+        return message, answer.content[size:]
+
     async def bulk(self, method: str, path: str, transfer: Callable[[Line, Mapping[str, str]], None]) -> None:
         """Do a transfer in a thread, with a connection and the headers that prove who asks; one attempt.
 
@@ -204,21 +240,21 @@ class Connection:
         """
         await self.proven(method, path, lambda own: self._in_thread(lambda line: transfer(line, own)))
 
-    async def _in_thread(self, work: Callable[[Line], None]) -> None:
+    async def _in_thread(self, work: Callable[[Line], T]) -> T:
         line = self._lines.take()
         running = asyncio.ensure_future(asyncio.to_thread(work, line))
         try:
-            await asyncio.shield(running)
+            found = await asyncio.shield(running)
         except asyncio.CancelledError:
             line.cut()
-            await asyncio.wait([running])
+            await asyncio.gather(running, return_exceptions=True)
             line.close()
             raise
         except BaseException:
             line.close()  # a refusal, too, may have come before all was sent
             raise
-        else:
-            self._lines.give(line)
+        self._lines.give(line)
+        return found
 
     def _line(self) -> Line:
         return Line(self._who.url, self._context, self._proxy, connect_s=CONNECT_S, quiet_s=QUIET_S)
@@ -272,5 +308,9 @@ def _read(answer: httpx.Response, kind: type[M]) -> M:
     try:
         message: M = decode(answer.content, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LostError("malformed", f"the server's answer cannot be read: {error}", hint="is a proxy in between?") from error
+        raise _malformed(error) from error
     return message
+
+
+def _malformed(error: Exception) -> LostError:
+    return LostError("malformed", f"the server's answer cannot be read: {error}", hint="is a proxy in between?")

@@ -69,7 +69,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """A site. `disabled`, `revoked`: why the project does not work with it at present, or any more; `seen`: s since 1970."""
+    """A site. `disabled`, `revoked`: why the project does not work with it at present, or any more; `seen`: s since 1970.
+
+    `demands`: what its policy asks of every job.
+    """
 
     site: str
     org: str
@@ -82,6 +85,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     memory_bytes: int = 0
     data: dict[str, str] = {}
+    demands: list[str] = []
     runs: list[str] = []
 
 

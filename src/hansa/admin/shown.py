@@ -117,6 +117,7 @@ def site(found: Site, *, as_json: bool) -> None:
     memory = f"{found.memory_bytes / 2**30:.1f} GiB" if found.memory_bytes else "no limit"
     facts |= {"cores": str(found.cores), "GPUs": str(found.gpus), "memory": memory}
     facts |= {"data": "; ".join(f"{label} {kind}" for label, kind in sorted(found.data.items())), "runs": ", ".join(found.runs)}
+    facts |= {"demands": "; ".join(found.demands)}
     if (until := found.certificate_ends) is not None:
         facts |= {"certificate": f"{_left(until)} (until {_when(until)})"}
     for name, value in facts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.errors import ConfigError, IdentityError, InputError
 from hansa.files import storage_error, write_atomic
-from hansa.runtime.authz.certificates import Authority, key_pem, new_key, read_key
+from hansa.runtime.authz.certificates import Authority, check_chain, der, key_pem, new_key, read_key
 from hansa.runtime.authz.enrolment import Tickets
 from hansa.runtime.authz.policy import Role
 from hansa.runtime.authz.renewal import RENEWED, check_pair, settle, write_secret
@@ -241,12 +242,29 @@ def site_key(kit: Kit) -> ec.EllipticCurvePrivateKey:
     return kit.private_key()
 
 
+def check_given(kit: Kit, chain: str) -> None:
+    """Return if the PEM is a site's certificate for the kit's name, good now, with the project's CA behind it.
+
+    Raises:
+        IdentityError: it is not: what stands is not to be replaced by it.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(chain.encode())
+    except ValueError as error:
+        raise IdentityError("bad_certificate", "what the server gave is no certificate", path=str(kit.certificate)) from error
+    found = check_chain(der(*certificates), kit.ca_certificate(), now=time.time(), name=kit.name)
+    if (found.kind, found.project) != (kit.kind, kit.project):
+        got, expected = f"{found.kind} of {found.project}", f"{kit.kind} of {kit.project}"
+        raise IdentityError("wrong_kind", "the certificate is for something else", got=got, expected=expected)
+
+
 def save_certificate(kit: Kit, pem: str) -> None:
     """Store the certificate for the kit's key; what it was enrolled with is then of no use, and removed.
 
     Raises:
         IdentityError: `wrong_key`: the certificate is for another key; what stood still stands.
     """
+    check_given(kit, pem)
     check_pair(kit.private_key(), x509.load_pem_x509_certificate(pem.encode()), kit.certificate)
     write_atomic(kit.certificate, [pem.encode()])
     for name in (TOKEN_FILE, BOOTSTRAP_KEY_FILE):
@@ -322,6 +340,14 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     local_models: bool = False
     collect: bool = False
     filters: tuple[dict[str, str | float | bool | list[str]], ...] = ()
+
+    @property
+    def demands(self) -> list[str]:
+        """What the policy asks of every job, in words for its author: filters, the smallest cohort, what may leave, approval."""
+        said = [f"filter {' '.join(f'{name}={value}' for name, value in each.items())}" for each in self.filters]
+        said += [f"min_cohort {self.min_cohort}", f"leaves {', '.join(self.kinds) or 'nothing'}, at most {self.max_upload_mb} MB"]
+        said += ["approval by hand"] * (self.approval == "by_hand") + [f"hours {self.hours}"] * (self.hours is not None)
+        return [each[:200] for each in said[:64]]
 
     def open_at(self, minute: int) -> bool:
         """Whether work is done at that minute of the day, 0 to 1439; the end of `hours` is outside."""

@@ -189,6 +189,7 @@ def up(
     job: Annotated[str | None, typer.Option("--job", help="Run this job, download its results, and stop.")] = None,
     seed: Seed = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Where the server listens; 0: a free port.")] = 0,
+    log_format: LogFormat = "text",
     as_json: Json = False,
 ) -> None:
     """Start a whole federation on this machine: real processes, real TLS. Ctrl-C stops it.
@@ -209,12 +210,12 @@ def up(
 
     if job is None:
         try:
-            ended = serve(asked, _parts(), os.environ, ready)
+            ended = serve(asked, _parts(log_format), os.environ, ready)
         except KeyboardInterrupt:
             typer.echo("stopped", err=True)
             return
         raise ended.failure()
-    status, out = run(asked, job, _parts(), os.environ, ready)
+    status, out = run(asked, job, _parts(log_format), os.environ, ready)
     shown.ran(status, out, as_json=as_json)
     _exit_as(status)
 
@@ -284,8 +285,8 @@ def _say_ready(url: str) -> None:
     sys.stdout.flush()
 
 
-def _parts() -> Parts:
-    """What a server and a site do, loaded so that their processes need not."""
+def _parts(log_format: Literal["text", "json"]) -> Parts:
+    """What a server and a site do, loaded so that their processes need not, and how they write their logs."""
     import os
 
     from hansa.admin.here.processes import Parts
@@ -295,7 +296,7 @@ def _parts() -> Parts:
         from hansa.runtime.logs import configure
         from hansa.runtime.server.main import serve
 
-        configure("text", level="warning")
+        configure(log_format, level="warning")
         serve(kit, environment=os.environ, ready=_say_ready)
         return 0
 
@@ -303,7 +304,7 @@ def _parts() -> Parts:
         import hansa.runtime.logs
         import hansa.runtime.server.main  # noqa: F401
 
-    return Parts(server, lambda kit: client.main([str(kit)]), load)
+    return Parts(server, lambda kit: client.main([str(kit)], log_format), load)
 
 
 def _exit_as(status: Status) -> None:

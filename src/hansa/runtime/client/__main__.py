@@ -7,15 +7,15 @@ import sys
 
 from hansa.errors import HansaError
 from hansa.runtime.client.loop import serve
-from hansa.runtime.logs import configure
+from hansa.runtime.logs import Style, configure
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], log_format: Style = "text") -> int:
     """Serve the site of the kit; the exit code."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m hansa.runtime.client KIT\n")
         return 2
-    configure("text")
+    configure(log_format)
 
     def ready(url: str) -> None:
         sys.stdout.write(f"ready {url}\n")

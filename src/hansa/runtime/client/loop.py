@@ -46,6 +46,7 @@ from hansa.runtime.transport.http import Connection
 from hansa.runtime.transport.way import proxy_for
 
 _LOG: Final = logging.getLogger("hansa.site")
+LEAVE_S: Final = 2.0  # for the last heartbeat of an agent that stops
 _MENDED: Final = frozenset({"refused"})  # the project does not work with the site at present: that may change
 
 
@@ -140,6 +141,11 @@ class Agent:
                 self._group.create_task(keep_renewed(self._site.kit, self._site.connection))
         except BaseExceptionGroup as group:
             raise _first(group) from None
+        except asyncio.CancelledError:  # told to stop: the server need not find out by our silence
+            with contextlib.suppress(HansaError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._site.connection.tell("/v1/beats", Beat(leaving=True))
+            raise
 
     async def _hello(self) -> None:
         """Greet the server, and look whether it is the one that we knew."""
@@ -153,6 +159,7 @@ class Agent:
             cores=config.resources.cores or os.cpu_count() or 1,
             gpus=config.resources.gpus,
             memory_bytes=config.resources.memory_mb << 20,
+            demands=config.policy.demands,
         )
         welcome = await site.connection.post("/v1/hello", hello, Welcome)
         site.inside = INSIDE if welcome.version >= CARRIES else 0

@@ -11,7 +11,7 @@ from typing import Final
 from hansa.errors import HansaError
 from hansa.runtime.authz import renewal
 from hansa.runtime.authz.certificates import der
-from hansa.runtime.config import Kit
+from hansa.runtime.config import Kit, check_given
 from hansa.runtime.protocol.messages import Enrolled, Renew
 from hansa.runtime.transport.http import Connection, Credentials
 
@@ -59,9 +59,11 @@ async def renew(kit: Kit, connection: Connection, *, keep_key: bool = False) -> 
     """Give the kit its next certificate, for a new key unless `keep_key`, and the connection with it.
 
     Raises:
-        IdentityError: the server does not give one, and says why. StorageError: it cannot be stored; the old one stands.
+        IdentityError: the server does not give one, and says why; or what it gives is none of this project's CA.
+        StorageError: it cannot be stored; the old one stands.
     """
     asked = renewal.ask(kit.name, kit.private_key(), keep_key=keep_key)
     made = await connection.post(_PATH, Renew(csr=asked.csr), Enrolled)
+    check_given(kit, made.certificate)
     await asyncio.to_thread(renewal.replace, kit.key, kit.certificate, asked, made.certificate)
     await connection.adopt(credentials_of(kit))

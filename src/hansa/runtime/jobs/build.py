@@ -8,13 +8,15 @@ import io
 import stat
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from hansa.core.executor import Executor
+from hansa.core.job import Job
 from hansa.errors import InputError
 from hansa.references import load_reference
 from hansa.runtime.manifest import ENTRIES, MANIFEST, NAME, PACKED, PLAN, Manifest, load_job
@@ -39,8 +41,9 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
     """
     root, own, within = _sources(reference)
     job = load_job(root, within)
-    brought = [each for made in job.workers for each in getattr(made, "files", ())]
-    paths = {*own, *(path for each in (*include, *job.include, *brought) for path in _below((root / each).resolve()))}
+    paths = {*own, *(path for each in (*include, *job.include) for path in _below((root / each).resolve()))}
+    made = [*job.workers, *_made_in(paths)]
+    paths |= {path for each in made for file in getattr(each, "files", ()) for path in _below((root / file).resolve())}
     files = {_relative(path, root): path.read_bytes() for path in sorted(paths)}
     if own_names := sorted(files.keys() & {MANIFEST, PLAN}):
         raise InputError("the name of a file is the bundle's own", path=own_names[0], hint="call it something else")
@@ -80,6 +83,17 @@ def _sources(reference: str) -> tuple[Path, list[Path], str]:
         return Path.cwd(), [], reference
     file = Path(str(top.__file__))
     return (file.parent.parent, _below(file.parent), reference) if hasattr(top, "__path__") else (file.parent, [file], reference)
+
+
+def _made_in(paths: Collection[Path]) -> Iterator[object]:
+    """The learners and executors that the modules of these files have made when they were imported: a site imports them as well."""
+    for module in list(sys.modules.values()):
+        if (file := getattr(module, "__file__", None)) and Path(file) in paths:
+            for each in list(vars(module).values()):
+                if isinstance(each, Job):
+                    yield from each.workers
+                elif isinstance(each, Executor) or (not isinstance(each, type) and callable(getattr(each, "fit", None))):
+                    yield each
 
 
 def _below(path: Path) -> list[Path]:

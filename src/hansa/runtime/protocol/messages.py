@@ -90,6 +90,7 @@ class Hello(Message, frozen=True):
     cores: int = 1
     gpus: int = 0
     memory_bytes: int = 0
+    demands: Annotated[list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=64)] = []  # of its policy
 
 
 class Welcome(Message, frozen=True):
@@ -211,9 +212,10 @@ class Progress(Message, frozen=True):
 
 
 class Beat(Message, frozen=True):
-    """A heartbeat."""
+    """A heartbeat. `leaving`: the last one, of an agent that was told to stop; what it was asked may wait for its return."""
 
     busy: list[Progress] = []
+    leaving: bool = False
 
 
 class Note(Message, frozen=True):

@@ -1,7 +1,7 @@
 """Who is asking: proofs of possession (DPoP, RFC 9449) and the short-lived tokens that are worth nothing without the key.
 
-    POST /v1/token    proof with the certificate chain  ->  check_proof, check_chain, Policy.admit, issue
-    any other request  Authorization: DPoP TOKEN, DPoP: PROOF  ->  check_proof, check_token, Policy.admit
+    POST /v1/token    proof with the certificate chain  ->  check_proof, check_chain, Policy.admit, Seen, issue
+    any other request  Authorization: DPoP TOKEN, DPoP: PROOF  ->  check_proof, check_token, Policy.admit, Seen
 
 Only ES256 signs a proof, only HS256 with the server's own secret signs a token; what a header says of keys or algorithms chooses
 nothing. Pure: time, secrets and the memory of proofs are arguments.
@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,30 +92,40 @@ class Proof:
 
 
 class Seen:
-    """The proofs of the last two leeways, so that none is taken twice; at most `limit`, beyond which new ones are refused."""
+    """The proofs of members in the last two leeways, so that none is taken twice: at most `limit`, of which one key has `each`.
 
-    def __init__(self, *, limit: int = 1_000_000) -> None:
-        self._limit = limit
-        self._known: set[tuple[str, str]] = set()
-        self._order: deque[tuple[float, tuple[str, str]]] = deque()
+    Beyond that new ones are refused, so that nobody fills the memory that the others need. A proof takes about 200 bytes.
+    """
 
-    def remember(self, thumbprint: str, jti: str, *, now: float, keep_s: float) -> None:
-        """Take a proof's number down.
+    def __init__(self, *, limit: int = 500_000, each: int = 100_000) -> None:
+        self._limit, self._each = limit, each
+        self._known: set[bytes] = set()
+        self._order: deque[tuple[float, str, bytes]] = deque()
+        self._counts: Counter[str] = Counter()
+
+    def remember(self, proof: Proof, *, now: float, leeway_s: float = LEEWAY_S) -> None:
+        """Take the number of a member's proof down. Those of strangers are not remembered: anybody can make a key.
 
         Raises:
             IdentityError: `replayed`: it was there. `busy`: the memory is full.
         """
         while self._order and self._order[0][0] < now:
-            self._known.discard(self._order.popleft()[1])
-        entry = (thumbprint, jti)
+            _, key, old = self._order.popleft()
+            self._known.discard(old)
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+        entry = hashlib.blake2b(f"{proof.thumbprint} {proof.jti}".encode(), digest_size=16).digest()
         if entry in self._known:
             raise IdentityError(
                 "replayed", "a proof was sent twice", hint="somebody may be replaying requests; a client makes a new one"
             )
-        if len(self._known) >= self._limit:
-            raise IdentityError("busy", "too many requests at once", expected=f"at most {self._limit:,} a minute", hint="ask again")
+        if len(self._known) >= self._limit or self._counts[proof.thumbprint] >= self._each:
+            most = f"at most {self._each:,} of one key in two minutes, and {self._limit:,} in all"
+            raise IdentityError("busy", "too many requests at once", expected=most, hint="ask again")
         self._known.add(entry)
-        self._order.append((now + keep_s, entry))
+        self._counts[proof.thumbprint] += 1
+        self._order.append((now + 2 * leeway_s, proof.thumbprint, entry))
 
 
 def new_secret() -> bytes:
@@ -142,11 +152,13 @@ def proof(
     return jws.serialize_compact(header, msgspec.json.encode(claims), own, registry=_PROOFS)
 
 
-def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Seen, leeway_s: float = LEEWAY_S) -> Proof:
-    """The proof in a request's `DPoP` header, if it is for this request, of this minute, and new. `url` is the server's own.
+def check_proof(text: str | None, *, method: str, url: str, now: float, leeway_s: float = LEEWAY_S) -> Proof:
+    """The proof in a request's `DPoP` header, if it is for this request and of this minute. `url` is the server's own.
+
+    Whether it is new, `Seen` says, once it is known that it is a member's.
 
     Raises:
-        IdentityError: `no_proof`, `bad_signature`, `wrong_request`, `clock_skew`, `replayed`, `busy`.
+        IdentityError: `no_proof`, `bad_signature`, `wrong_request`, `clock_skew`.
     """
     if not text:
         raise IdentityError("no_proof", "the request proves no key", hint=f"send the header DPoP; {_SYSTEM}")
@@ -169,7 +181,6 @@ def check_proof(text: str | None, *, method: str, url: str, now: float, seen: Se
         raise IdentityError(
             "clock_skew", "the proof is not of this minute", expected=f"at most {leeway_s:.0f} s", got=got, hint=_CLOCK
         )
-    seen.remember(thumbprint, request.jti, now=now, keep_s=2 * leeway_s)
     return Proof(thumbprint, chain, request.ath, request.jti)
 
 

@@ -71,9 +71,10 @@ class Door:
             IdentityError: says which fault it is.
         """
         now = time.time()
-        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now)
         identity = check_chain(proved.chain, self._ca, now=now)
         self.policy.admit(identity)
+        self._seen.remember(proved, now=now)
         if identity.kind == "site":
             self.certified[identity.name] = ends([x509.load_der_x509_certificate(each) for each in proved.chain])
         text = issue(self._secret, identity=identity, thumbprint=proved.thumbprint, now=now)
@@ -86,10 +87,11 @@ class Door:
             IdentityError: says which fault it is. RefusedError: another kind.
         """
         now = time.time()
-        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now)
         scheme, _, token = (authorization or "").partition(" ")
         identity = check_token(self._secret, token if scheme == "DPoP" else None, proved, now=now)
         member = self.policy.admit(identity)
+        self._seen.remember(proved, now=now)
         if identity.kind not in kind.split("|"):
             raise RefusedError("this is not for you", got=identity.kind, expected=kind, hint="use the kit of a person or of a site")
         return Asker(member, identity, proved.thumbprint)
@@ -127,8 +129,9 @@ class Door:
             IdentityError: says which fault it is.
         """
         now = time.time()
-        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now, seen=self._seen)
+        proved = check_proof(proof, method=method, url=self._kit.url + path, now=now)
         bootstrap = check_chain(proved.chain, self._ca, now=now)
+        self._seen.remember(proved, now=now)
         async with self._enrolling:
             return await self._enrol(bootstrap, asked, now)
 
@@ -188,8 +191,8 @@ class Door:
             return
         if policy.version > self.policy.version:
             self.policy, self.document = policy, document
+            self.on_roster()  # first: a revocation bites though the disk be full
             await self._inbox.commit({PROJECT: [Entry("policy.taken", {"version": policy.version})]})
-            self.on_roster()
 
     def _file_stamp(self) -> tuple[int, int]:
         try:

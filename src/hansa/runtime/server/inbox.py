@@ -74,8 +74,14 @@ class Inbox:
         """Commit, then take the effects, in the order of these calls, whether or not somebody awaits the events."""
         task = asyncio.create_task(self._commit(batch))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._committed)
         return task
+
+    def _committed(self, task: asyncio.Task[list[Event]]) -> None:
+        """A commit has ended. One that failed is told of, also where nobody waits for it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("event.not_committed why=%r", str(error))
 
     async def commit(self, batch: Mapping[str, Sequence[Entry]]) -> list[Event]:
         """Commit, then take the effects; returns when both are done. A caller that is cancelled does not take its commit back.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from hansa.errors import InputError, UnreachableError
+from hansa.errors import InputError, StorageError, UnreachableError
 from hansa.files import storage_error
 from hansa.runtime import sandbox
 from hansa.runtime.config import SECRET_FILES, Kit, ServerSettings, load_kit
@@ -41,7 +42,9 @@ MOST_RUNS: Final = 8  # that go on at once
 BUFFER: Final = 64 * 1024  # bytes of a connection that are read ahead; a request's headers have less than 20,000
 CONNECTIONS: Final = 16_384  # at once; beyond it, who comes waits. A site has two or three, and keeps them
 STOP_S: Final = 5.0  # for requests that are under way when the server stops
+AGAIN_S: Final = 5.0  # after which what could not be put on record is looked at again
 _TRY_S: Final = 0.02
+_LOG: Final = logging.getLogger("hansa.server")
 
 
 def serve(kit_folder: str | Path, *, environment: Mapping[str, str], ready: Callable[[str], None], most: int = MOST_RUNS) -> None:
@@ -101,8 +104,8 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             people = People(door, inbox, events, scheduler, presence, places, live, progresses, kit.ca_certificate())
             papers = Papers(kit, inbox, lambda: server.swap(kit, settings))
             server = _granian(kit, settings, port, make_app(Served(people, kit.project, names=kit.direct, papers=papers)))
-            watched = (door, presence, progresses, scheduler, papers)
-            await _until(stop, server, [each.watch(stop) for each in watched], kit, port, ready)
+            watches = [watched(each.watch, stop) for each in (door, presence, progresses, scheduler, papers)]
+            await _until(stop, server, watches, kit, port, ready)
             inbox.hang_up()
             await scheduler.close()
             await _stopped(server)
@@ -150,6 +153,20 @@ class _Embedded(Server):
         ca = kit.ca if kit.direct else None
         self.build_ssl_context(kit.certificate, kit.key, None, SSLProtocols.tls13, ca, [], kit.direct)
         self.reload()  # type: ignore[no-untyped-call]  # granian annotates only a part of itself
+
+
+async def watched(
+    watch: Callable[[asyncio.Event], Coroutine[Any, Any, None]], stop: asyncio.Event, *, again_s: float = AGAIN_S
+) -> None:
+    """Keep a watch until the stop. One that could not put on record what it saw looks again: a full disk is nobody's end."""
+    while not stop.is_set():
+        try:
+            await watch(stop)
+        except StorageError as error:
+            _LOG.error("watch.not_recorded what=%s why=%r", getattr(watch, "__qualname__", "watch"), str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(again_s):
+                    await stop.wait()
 
 
 async def _until(

@@ -23,6 +23,7 @@ class Presence:
         self._heard = dict.fromkeys(known, time.monotonic())
         self._gone: set[str] = set()
         self._agents: dict[str, str] = {}
+        self._left: dict[str, str] = {}  # sites whose agents have said that they stop
 
     def greeted(self, site: str, agent: str) -> None:
         """The agent, by a name that it made at its start, is at work for the site: instead of any that was before."""
@@ -33,15 +34,25 @@ class Presence:
         """Whether another agent has greeted since this one did."""
         return bool(agent) and self._agents.get(site, agent) != agent
 
-    def heard(self, site: str) -> bool:
-        """A site has asked for something; whether it had been away, or is new."""
-        back = site in self._gone or site not in self._heard
+    def heard(self, site: str, agent: str = "") -> bool:
+        """A site has asked for something; whether it had been away, or is new. A poll that outlives its agent says nothing."""
+        if agent and self._left.get(site) == agent:
+            return False
+        back = site in self._gone or site not in self._heard or self._left.pop(site, None) is not None
         self._heard[site] = time.monotonic()
         self._gone.discard(site)
         return back
 
+    def left(self, site: str, agent: str) -> None:
+        """The site's agent was told to stop: it is not there from now on, and awaited for as long as a silent one."""
+        self._left[site] = agent
+
     def online(self, site: str) -> bool:
-        """Whether the site was heard of within three heartbeats."""
+        """Whether the site was heard of within three heartbeats, and has not said that it leaves."""
+        return site not in self._left and self.awaited(site)
+
+    def awaited(self, site: str) -> bool:
+        """Whether the site was heard of within three heartbeats: it may come back to what it was asked."""
         ago = self.seen_s_ago(site)
         return ago is not None and ago < self._lost_after_s
 

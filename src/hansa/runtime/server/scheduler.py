@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -83,6 +84,7 @@ class Scheduler:
         self._inbox, self._presence, self._places, self._policy = inbox, presence, places, policy
         self._environment, self._walls, self._most = environment, walls, most
         self._live: dict[str, tuple[Runner, asyncio.Task[None]]] = {}
+        self._unrecorded: dict[str, str] = {}  # runs of which something could not be put on record, and why
         self._closing, self._roomy = False, True
         self.on_end: Callable[[str], None] = lambda _: None  # is told of runs whose process has ended
         inbox.on_came = self._came
@@ -132,6 +134,8 @@ class Scheduler:
 
     def waits(self, run: Run) -> list[str]:
         """What a run that has not started waits for, a line each; not what sites that are there say of themselves."""
+        if why := self._unrecorded.get(run.id):
+            return [why]
         if run.state != "pending" or not run.offered:
             return []
         wanted = [site for site in run.what.sites if not run.answers.get(site)]
@@ -157,7 +161,7 @@ class Scheduler:
         reasons = {
             f"it is disabled: {known.disabled}": known.disabled is not None,
             "it is not in the roster": member is None or any(entry.name == site for entry in self._policy.revoked),
-            "it is not there": not self._presence.online(site),
+            "it is not there": not self._presence.awaited(site),  # an agent that is started anew goes on
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -176,14 +180,26 @@ class Scheduler:
         book, inbox = self._inbox.book, self._inbox
         decision = decide(book, self._online, most=self._most)
         for name in decision.offer:
-            await inbox.commit({stream_of(name): [Entry("run.offered", {"sites": book.runs[name].what.sites})]})
+            await self._enter(name, Entry("run.offered", {"sites": book.runs[name].what.sites}))
         for name, reason in decision.refuse:
-            await inbox.commit({stream_of(name): [Entry("run.ended", {"state": "refused", "reason": reason, "code": "refused"})]})
+            await self._enter(name, Entry("run.ended", {"state": "refused", "reason": reason, "code": "refused"}))
         for name in decision.start if self._room() else ():
-            await inbox.commit({stream_of(name): [Entry("run.started", {"sites": book.runs[name].accepted})]})
+            await self._enter(name, Entry("run.started", {"sites": book.runs[name].accepted}))
+        for site in [site for site in book.sites if not self._presence.awaited(site)]:
+            inbox.lose(site, "it is not there")  # said again where it could not be put on record
         for run in book.runs.values():
             if run.state == "running" and run.id not in self._live and not self._closing:
                 self._begin(run)
+
+    async def _enter(self, run: str, entry: Entry) -> None:
+        """Put on record what becomes of a run. What cannot be is told of, and waits: the other runs go on."""
+        try:
+            await self._inbox.commit({stream_of(run): [entry]})
+        except HansaError as error:
+            self._unrecorded[run] = f"the server cannot put {entry.kind} on record: {error.message}"
+            _LOG.error("run.not_recorded run=%s kind=%s why=%r", run, entry.kind, str(error))
+        else:
+            self._unrecorded.pop(run, None)
 
     def _room(self) -> bool:
         """Whether there is room for new work; when that changes, the log says so."""
@@ -216,12 +232,12 @@ class Scheduler:
         del self._live[run.id]
         self.on_end(run.id)
         self._inbox.bells.ring(ARRANGE)  # it may have been resumed meanwhile, and others may have waited for it
-        await self._sweep()
+        with contextlib.suppress(StorageError):  # it is swept with the next one
+            await self._sweep()
 
     async def _failed(self, run: Run, error: HansaError) -> None:
         """A run that cannot be started for what it is has failed."""
-        ended = Entry("run.ended", {"state": "failed", "reason": str(error), "code": error.code})
-        await self._inbox.commit({stream_of(run.id): [ended]})
+        await self._enter(run.id, Entry("run.ended", {"state": "failed", "reason": str(error), "code": error.code}))
 
     async def _sweep(self) -> None:
         """Remove blobs that nothing refers to any more."""

@@ -83,7 +83,7 @@ def _site(request: Asked, *, greets: bool = False) -> tuple[People, Asker]:
     elif people.presence.displaced(asker.name, _agent(request)):
         people.inbox.begin({PROJECT: [Entry("site.two_agents", {"site": asker.name})]})
         raise _two_agents(asker)
-    if people.presence.heard(asker.name):
+    if people.presence.heard(asker.name, _agent(request)):
         people.inbox.bells.ring(ARRANGE)
     if (reason := people.inbox.book.site(asker.name).disabled) is not None:
         raise RefusedError("the project does not work with this site at present", got=reason, hint="ask its administrator")
@@ -166,7 +166,7 @@ async def work(request: Asked, after: Counted = 0, hold_s: float = HOLD_S, insid
         people.door.still(asker)
         if people.presence.displaced(asker.name, _agent(request)):
             raise _two_agents(asker)
-        people.presence.heard(asker.name)
+        people.presence.heard(asker.name, _agent(request))
 
     try:
         found = await people.inbox.poll(asker.name, after, max(0.0, hold_s), allowed)
@@ -302,6 +302,8 @@ async def beats(request: Asked) -> None:
     people, asker = _site(request)
     said: Beat = await _body(request, Beat)
     people.progresses.heard(asker.name, said.busy)
+    if said.leaving:
+        people.presence.left(asker.name, _agent(request))
 
 
 @post("/v1/notes", status_code=204)

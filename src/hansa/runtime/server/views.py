@@ -121,6 +121,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     memory_bytes: int = 0
     data: dict[str, str] = {}
+    demands: list[str] = []
     runs: list[str] = []
 
 
@@ -193,6 +194,7 @@ def site_view(
         gpus=hello.gpus if hello else 0,
         memory_bytes=hello.memory_bytes if hello else 0,
         data=hello.data if hello else {},
+        demands=hello.demands if hello else [],
         runs=[run.id for run in book.runs.values() if run.state == "running" and member.name in run.accepted],
     )
 

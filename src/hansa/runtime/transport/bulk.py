@@ -66,7 +66,10 @@ class Line:
             HansaError: the server's refusal. OSError, HTTPException: the way is gone, or the answer is longer.
         """
         self._connect(quiet_s)
-        self._http.request(method, path, content or None, dict(headers))
+        try:
+            self._http.request(method, path, content or None, dict(headers))
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError) as error:
+            self._told_why(error)
         answer = self._answered()
         if answer.length is None or answer.length > limit:
             raise http.client.HTTPException(f"an answer of {answer.length} bytes, where at most {limit} are expected")

@@ -59,6 +59,32 @@ def test_a_bundle_holds_the_jobs_files_and_says_what_it_is(folder: Path) -> None
     assert bundle.plan.requires == ["numpy"]
 
 
+def test_the_scripts_of_all_learners_that_the_jobs_modules_make_travel(folder: Path) -> None:
+    """A site imports the whole file: each learner looks for its script when it is made, whichever job uses it."""
+    for name in ("first", "second", "third"):
+        (folder / f"{name}.py").write_text("")
+    (folder / "neighbour_of_two.py").write_text(
+        'from hansa.adapters.script import ScriptExecutor\nTHIRD = ScriptExecutor("third.py")\n'
+    )
+    (folder / "two.py").write_text(TWO)
+    bundle = open_bundle(build(f"{folder}/two.py:one"))
+    assert sorted(bundle.files) == ["first.py", "neighbour_of_two.py", "second.py", "third.py", "two.py"]
+    extract(bundle, folder / "there")
+    assert load_job(folder / "there", "two.py:other").name == "other"
+
+
+TWO = """
+import hansa as hs
+from hansa.adapters.script import ScriptLearner
+from hansa.learning.fedavg import fedavg
+from neighbour_of_two import THIRD
+
+MODEL = {"w": [0.0]}
+one = hs.Job("one", fedavg(ScriptLearner("first.py", init=MODEL), rounds=1), data="rows", include=["neighbour_of_two.py"])
+other = hs.Job("other", fedavg(ScriptLearner("second.py", init=MODEL), rounds=1), data="rows")
+"""
+
+
 def test_the_same_job_gives_the_same_bytes(folder: Path) -> None:
     first = build(f"{folder}/mine.py:job")
     time.sleep(0)

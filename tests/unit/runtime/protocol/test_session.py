@@ -43,7 +43,10 @@ CHAIN = der(CERTIFICATE)
 
 
 def check(text: str | None, *, method: str = "GET", url: str = URL, now: float = NOW, seen: Seen | None = None) -> Proof:
-    return check_proof(text, method=method, url=url, now=now, seen=seen or Seen())
+    """The proof, remembered as the server does when it knows that it is a member's."""
+    found = check_proof(text, method=method, url=url, now=now)
+    (seen or Seen()).remember(found, now=now)
+    return found
 
 
 def ours(key: ec.EllipticCurvePrivateKey = KEY, **changes: Any) -> str:
@@ -212,6 +215,16 @@ def test_the_memory_of_proofs_forgets_what_is_too_old_anyway_and_is_bounded() ->
     assert caught.value.code == "busy"
     later = NOW + 2 * LEEWAY_S + 2
     assert check(ours(now=later), now=later, seen=seen).jti
+
+
+def test_one_key_does_not_fill_the_memory_that_the_others_need() -> None:
+    seen, other = Seen(limit=3, each=2), new_key()
+    for number in range(2):
+        check(ours(now=NOW + number), now=NOW + number, seen=seen)
+    with pytest.raises(IdentityError) as caught:
+        check(ours(now=NOW + 2), now=NOW + 2, seen=seen)
+    assert caught.value.code == "busy"
+    assert check(ours(other, now=NOW + 2), now=NOW + 2, seen=seen).jti
 
 
 def granted(**changes: Any) -> str:

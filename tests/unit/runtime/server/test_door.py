@@ -12,11 +12,11 @@ import pytest
 from hansa.errors import IdentityError
 from hansa.provision.changes import provision
 from hansa.provision.project import Organisation, Person, Project, ServerSection, Site
-from hansa.runtime.authz.certificates import der
+from hansa.runtime.authz.certificates import der, new_key
 from hansa.runtime.authz.enrolment import request
 from hansa.runtime.config import load_kit
 from hansa.runtime.protocol.messages import Enrol, Enrolled
-from hansa.runtime.protocol.session import proof
+from hansa.runtime.protocol.session import Seen, proof
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
 from hansa.runtime.server.state import Book
@@ -30,6 +30,36 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+async def test_what_strangers_prove_is_not_remembered_and_what_a_member_proves_is_taken_once(tmp_path: Path) -> None:
+    """Anybody can make a key, and so any number of proofs."""
+    project = Project(
+        name="hearts",
+        server=ServerSection(host="localhost", port=8443),
+        organisations=(Organisation(name="Uni"),),
+        sites=(Site(name="north", org="Uni"),),
+        people=(Person(name="alice", org="Uni", role="project_admin"),),
+    )
+    provision(project, tmp_path, now=time.time(), zips=False)
+    alice = load_kit(tmp_path / "kits" / "alice")
+    async with GroupCommit(SqliteEvents(tmp_path / "events.sqlite")) as group:
+        door = Door(load_kit(tmp_path / "kits" / "server"), Inbox(Book(), group, FileBlobs(tmp_path / "blobs"), Clock()))
+        door._seen = Seen(limit=1)
+        url, now = f"{alice.url}/v1/token", time.time()
+        stranger = new_key()
+        for _ in range(3):
+            with pytest.raises(IdentityError) as caught:
+                door.token("POST", "/v1/token", proof(stranger, method="POST", url=url, now=now))
+            assert caught.value.code == "no_certificate"
+            with pytest.raises(IdentityError) as caught:
+                door.admit("POST", "/v1/token", proof(stranger, method="POST", url=url, now=now, token="-"), "DPoP -", "admin")  # noqa: S106  no secret
+            assert caught.value.code == "bad_signature"
+        mine = proof(alice.private_key(), method="POST", url=url, now=now, chain=der(*alice.chain()))
+        assert door.token("POST", "/v1/token", mine).token
+        with pytest.raises(IdentityError) as caught:
+            door.token("POST", "/v1/token", mine)
+        assert caught.value.code == "replayed"
 
 
 async def test_a_ticket_gives_one_key_a_certificate_also_when_two_ask_at_once(tmp_path: Path) -> None:

@@ -17,6 +17,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+async def test_a_site_that_leaves_is_away_at_once_and_awaited_for_as_long_as_a_silent_one() -> None:
+    gone: list[str] = []
+    presence = Presence([], lambda site, _: gone.append(site), lost_after_s=0.2)
+    presence.heard("north", "one")
+    presence.left("north", "one")
+    assert (presence.online("north"), presence.awaited("north")) == (False, True)
+    assert not presence.heard("north", "one")  # a poll that it had left behind
+    assert not presence.online("north")
+    assert presence.heard("north", "two")
+    assert presence.online("north")
+    presence.left("north", "two")
+    stop = asyncio.Event()
+    watching = asyncio.create_task(presence.watch(stop))
+    async with asyncio.timeout(5):
+        while not gone:
+            await asyncio.sleep(0)
+    assert (gone, presence.awaited("north")) == (["north"], False)
+    stop.set()
+    await watching
+
+
 async def test_a_silent_site_is_told_of_once_and_is_back_when_it_is_heard_of() -> None:
     gone: list[str] = []
     told, stop = asyncio.Event(), asyncio.Event()

@@ -307,7 +307,11 @@ def test_a_result_brings_its_blob_which_is_on_record_only_when_it_is_what_it_say
             return one.caller.ask("POST", "/v1/results", content=content, headers={messages.OWN: str(size)})
 
         other = bytes([blob[0] ^ 1]) + blob[1:]
-        faults = [(own + other, len(own), 422), (own + blob[:-1], len(own), 400), (own + blob + b"x", len(own), 400)]
+        faults: list[tuple[bytes, int | str, int]] = [
+            (own + other, len(own), 422),
+            (own + blob[:-1], len(own), 400),
+            (own + blob + b"x", len(own), 400),
+        ]
         faults += [(own + blob, len(own + blob) + 1, 400), (own + blob, "-1", 400), (own + blob, 0, 400)]
         for content, size, status in faults:
             assert sent(content, size).status_code == status, (size, status)

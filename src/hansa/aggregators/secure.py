@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hansa.aggregators.leaves import FLOAT32, INT32, local, on_leaves, process, run, start, tree_of, with_dtypes
+from hansa.aggregators.leaves import FLOAT32, INT32, local, on_leaves, process, run, start, tree_of, typed, with_dtypes
 from hansa.aggregators.means import nothing
 from hansa.aggregators.quantile import affine, constant, quantile_estimation
 from hansa.core import trees
@@ -23,8 +23,8 @@ from hansa.core.intrinsics import (
 )
 from hansa.core.round import is_count, is_real
 from hansa.core.trees import Array
-from hansa.core.types import CLIENTS, StructType, TensorType, Type
-from hansa.errors import ConfigError
+from hansa.core.types import CLIENTS, ObjectType, StructType, TensorType, Type, contains
+from hansa.errors import ConfigError, TraceError
 from hansa.templates import AggregationProcess, EstimationProcess, MeasuredProcessOutput, UnweightedAggregationFactory
 
 STEPS = 2**32 - 1  # of a float between its bounds; 2^31 clients' fit an int64
@@ -78,6 +78,7 @@ class SecureSumFactory(UnweightedAggregationFactory):
         """
         each_tensor(value_type, "iuf", "a secure sum is taken of integers or floats of known shape", known=True)
         whole_type = with_dtypes(value_type, lambda _: np.int64)
+        integers = _integers(value_type)
         given = self.upper_bound_threshold
         upper_process = given if isinstance(given, EstimationProcess) else constant(float(given))
         lower_bound = self.lower_bound_threshold
@@ -89,19 +90,19 @@ class SecureSumFactory(UnweightedAggregationFactory):
             lower, high = bounds(upper)
             leaves = [leaf for _, leaf in trees.leaves(tree_of(value)) if leaf.size]
             most, least = max((float(a.max()) for a in leaves), default=lower), min((float(a.min()) for a in leaves), default=high)
-            whole = on_leaves(lambda a: _steps(a, lower, high), value, kind=whole_type)
+            whole = on_leaves(lambda a: _steps(a, lower, high, whole=integers), value, kind=whole_type)
             return Masked(whole, np.float32(max(abs(most), abs(least))), np.int32(most > high), np.int32(least < lower))
 
         def opened(total: Any, count: Any, upper: Any) -> Any:
             lower, high = bounds(upper)
-            kinds = iter(_dtypes(value_type))
-            return on_leaves(lambda a: _unsteps(a, int(count), lower, high, next(kinds)), total, kind=value_type)
+            found = on_leaves(lambda a: _unsteps(a, int(count), lower, high, whole=integers), total, kind=value_type)
+            return typed(found, value_type)
 
         gives = StructType([("whole", whole_type), ("norm", FLOAT32), ("above", INT32), ("below", INT32)], Masked)
         mask = local("secure_steps", masked, {"value": value_type, "upper": FLOAT32}, gives)
         unmask = local("opened", opened, {"total": whole_type, "count": INT32, "upper": FLOAT32}, value_type)
         low = local("lower", lambda upper: np.float32(bounds(upper)[0]), {"upper": FLOAT32}, FLOAT32)
-        most = local("largest_step", lambda upper: _largest(value_type, *bounds(upper)), {"upper": FLOAT32}, INT64)
+        most = local("largest_step", lambda upper: _largest(*bounds(upper), whole=integers), {"upper": FLOAT32}, INT64)
 
         def step(state: Any, value: Any) -> MeasuredProcessOutput:
             upper = upper_process.report(state)
@@ -142,13 +143,14 @@ class SecureModularSumFactory(UnweightedAggregationFactory):
     def create(self, value_type: Type) -> AggregationProcess:
         """The process: no state, no measurements."""
         each_tensor(value_type, "iu", "a modular sum is taken of integers of known shape", known=True)
+        if contains(value_type, ObjectType):
+            raise TraceError("a modular sum is taken of integers", got=value_type, hint="a Tree may have others")
         wide = with_dtypes(value_type, lambda _: np.int64)
         modulus = 2 * self.modulus - 1 if self.symmetric_range else self.modulus
 
         def wrapped(total: Any) -> Any:
-            kinds = iter(_dtypes(value_type))
             half = self.modulus if self.symmetric_range else modulus
-            return on_leaves(lambda a: np.where(a >= half, a - modulus, a).astype(next(kinds)), total, kind=value_type)
+            return typed(on_leaves(lambda a: np.where(a >= half, a - modulus, a), total, kind=value_type), value_type)
 
         enter = local("modulo", lambda v: on_leaves(lambda a: a.astype(np.int64) % modulus, v, kind=wide), {"v": value_type}, wide)
         leave = local("wrapped", wrapped, {"total": wide}, value_type)
@@ -165,23 +167,34 @@ def adaptive_bound(initial_bound: float, target_quantile: float, learning_rate: 
     return affine(quantile_estimation(initial_bound, target_quantile, learning_rate, secure_estimation=True), multiplier=multiplier)
 
 
-def _steps(leaf: Array, lower: float, upper: float) -> Array:
+def _steps(leaf: Array, lower: float, upper: float, *, whole: bool) -> Array:
     """Whole steps above the lower bound."""
-    if leaf.dtype.kind in "iu":
+    if whole:
         return np.asarray(np.clip(leaf.astype(np.int64), int(lower), int(upper)) - int(lower))
     inside = np.clip(leaf.astype(np.float64), lower, upper)
     return np.asarray(np.rint((inside - lower) * (STEPS / (upper - lower)))).astype(np.int64)
 
 
-def _unsteps(total: Array, count: int, lower: float, upper: float, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind in "iu":
-        return np.asarray(total + count * int(lower)).astype(dtype)
-    return np.asarray(total * ((upper - lower) / STEPS) + count * lower).astype(dtype)
+def _unsteps(total: Array, count: int, lower: float, upper: float, *, whole: bool) -> Array:
+    if whole:
+        return np.asarray(total + count * int(lower))
+    return np.asarray(total * ((upper - lower) / STEPS) + count * lower)
 
 
-def _largest(kind: Type, lower: float, upper: float) -> Any:
-    whole = all(dtype.kind in "iu" for dtype in _dtypes(kind))
-    return np.int64(int(upper) - int(lower) if whole else max(STEPS, int(upper) - int(lower)))
+def _largest(lower: float, upper: float, *, whole: bool) -> Any:
+    return np.int64(int(upper) - int(lower) if whole else STEPS)
+
+
+def _integers(kind: Type) -> bool:
+    """Whether all tensors are of integers; those of a Tree, which are not known, are taken as floats.
+
+    Raises:
+        TraceError: there are both, which have no step in common.
+    """
+    kinds = {dtype.kind in "iu" for dtype in _dtypes(kind)} or {False}
+    if len(kinds) > 1:
+        raise TraceError("a secure sum is of integers or of floats", got=kind, hint="sum them by a process each")
+    return kinds.pop()
 
 
 def _dtypes(kind: Type) -> list[np.dtype[Any]]:

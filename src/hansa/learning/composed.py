@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from hansa import registry
 from hansa.aggregation.sums import Sum
 from hansa.core import trees
 from hansa.core.computation import Computation, federated_computation
@@ -46,6 +47,24 @@ WEIGHT = TensorType(np.float64)
 def composes(aggregator: object) -> bool:
     """Whether this is an AggregationProcess, or a factory that makes one."""
     return isinstance(aggregator, AggregationProcess | UnweightedAggregationFactory | WeightedAggregationFactory)
+
+
+def named(aggregator: object) -> object:
+    """What a job file's name stands for: `"robust"`, or a table such as `{kind = "robust", zeroing = false}`; others as they are.
+
+    Raises:
+        ConfigError: there is no aggregator of the name, or it does not take this; names the path.
+    """
+    given = {"kind": aggregator} if isinstance(aggregator, str) else aggregator
+    if not isinstance(given, Mapping):
+        return aggregator
+    arguments = dict(given)
+    kind = arguments.pop("kind", "")
+    make = registry.find("aggregators", str(kind), path="aggregator.kind" if given is aggregator else "aggregator")
+    try:
+        return cast(Callable[..., object], make)(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"the aggregator {kind!r} does not take this: {error}", path="aggregator") from None
 
 
 def process_of(aggregator: object) -> AggregationProcess | None:

@@ -16,7 +16,7 @@ from hansa.core.round import is_real
 from hansa.core.trees import Tree
 from hansa.errors import ConfigError
 from hansa.learning import schedules
-from hansa.learning.composed import composes
+from hansa.learning.composed import composes, named
 from hansa.learning.schedules import Schedule
 from hansa.templates import AggregationFactory, AggregationProcess
 
@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
     its training, for `cross_site(local=True)`. standardise: impute and scale features by a federated statistics round. quorum,
     deadline_s, over_select, attempts: see core.round.Policy. metrics: names or Metric objects (None: the learner's).
     evaluate_every, evaluate_sites, monitor, patience: see learning.rounds.Watch. aggregator: instead of the algorithm's own, a
-    streaming one or one of hansa.aggregators. test:
+    streaming one or one of hansa.aggregators, there by name as well. test:
     data held at the server, scored after each round (`test_*` metrics). init: a model to start from.
     """
 
@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
     evaluate_sites: Literal["cohort", "all", "none"]
     monitor: str | None
     patience: int | None
-    aggregator: Aggregator[Any] | AggregationProcess | AggregationFactory
+    aggregator: Aggregator[Any] | AggregationProcess | AggregationFactory | str | Mapping[str, Any]
     test: Dataset | Callable[[], Dataset] | None
     init: Tree | None
 
@@ -120,7 +120,7 @@ def _check_weights(options: Options) -> None:
     cap = given.get("weight_cap", math.inf)
     if not (cap == math.inf or (is_real(cap) and cap > 0)):
         raise ConfigError("not the largest weight", path="weight_cap", expected="a number > 0", got=repr(cap))
-    aggregator = given.get("aggregator")
+    aggregator = named(given.get("aggregator"))
     streaming = all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish"))
     if aggregator is not None and not (streaming or composes(aggregator)):
         expected = "zero, add, merge, finish; or an AggregationProcess, or a factory of hansa.aggregators"

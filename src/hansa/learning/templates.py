@@ -37,7 +37,7 @@ from hansa.core.workflow import Process
 from hansa.errors import ConfigError, DataError
 from hansa.learning import options as option
 from hansa.learning import schedules
-from hansa.learning.composed import composed_round, process_of, with_aggregator
+from hansa.learning.composed import composed_round, named, process_of, with_aggregator
 from hansa.learning.metrics import evaluation, resolve, scorer
 from hansa.learning.on_site import SiteLearner, reported
 from hansa.learning.optimizers import Optimizer, advance
@@ -121,7 +121,7 @@ class Setup:
     @functools.cached_property
     def composed(self) -> AggregationProcess | None:
         """The aggregation with a state of its own, where the option is one."""
-        return process_of(self.options.get("aggregator"))
+        return process_of(named(self.options.get("aggregator")))
 
     @property
     def weight_cap(self) -> float:

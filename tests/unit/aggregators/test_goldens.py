@@ -126,6 +126,10 @@ def test_secure_sums_clip_count_and_wrap() -> None:
     assert once(integers, [{"a": 9, "b": [-5, 2]}, {"a": 1, "b": [0, 0]}]).result["b"].tolist() == [-1, 2]
     assert once(agg.SecureModularSumFactory(8).create(TensorType(np.int32)), [5, 6, 7]).result == 2
     symmetric = agg.SecureModularSumFactory(8, symmetric_range=True).create(TensorType(np.int32))
+    with pytest.raises(TraceError, match="integers or of floats"):
+        agg.SecureSumFactory(1.0).create(to_type({"a": np.int32, "b": np.float32}))
+    with pytest.raises(TraceError, match="a Tree may have others"):
+        agg.SecureModularSumFactory(8).create(to_type(hs.Tree))
     assert [once(symmetric, each).result for each in ([5, -6, 7], [-7, -7], [-1])] == [6, 1, -1]
 
 

@@ -130,6 +130,12 @@ def test_a_wrong_update_is_refused_by_name_and_the_model_is_what_it_would_have_b
     assert json.dumps(told) == json.dumps([{k: v for k, v in r["global"].items() if "bits" not in k} for r in clean.metrics])
 
 
+def test_secure_sums_give_the_robust_mean_in_simulation_to_their_steps() -> None:
+    secure, robust = (simulated(each, {"a": A, "b": B}) for each in (agg.secure_aggregator(), agg.robust_aggregator()))
+    assert flat(secure.model) == pytest.approx(flat(robust.model), abs=1e-6)
+    assert secure.metrics[0]["global"]["aggregator/zeroing/clipping/mean_weight/secure_upper_clipped_count"] == 0
+
+
 def test_no_weight_leaves_a_site_where_the_sums_are_secure() -> None:
     (stage,) = plan(trained(agg.MeanFactory(agg.SumFactory(), agg.SecureSumFactory(100.0, 0.0))).process.next).stages
     assert [label for label, _ in stage.reads] == ["weigh", "whole", "constant", "above", "below"]
@@ -142,3 +148,18 @@ def test_algorithms_with_a_round_of_their_own_take_streaming_aggregators_alone()
     assert caught.value.path == "aggregator"
     with pytest.raises(ConfigError, match="not for a Tree"):
         trained(agg.concat_factory(agg.MeanFactory()))
+
+
+def test_a_job_file_names_an_aggregator() -> None:
+    named: Any = "robust"
+    plain = trained({"kind": "robust", "zeroing": False})
+    assert str(trained(named).process.next.type_signature) == str(trained(agg.robust_aggregator()).process.next.type_signature)
+    assert str(plain.process.next.type_signature) == str(trained(agg.robust_aggregator(zeroing=False)).process.next.type_signature)
+    for wrong, path, message in (
+        ("robst", "aggregator", "did you mean 'robust'"),
+        ({"kind": "rob"}, "aggregator.kind", "did you mean 'robust'"),
+        ({"kind": "robust", "norm": 1}, "aggregator", "does not take this"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            trained(wrong)
+        assert caught.value.path == path

@@ -15,7 +15,7 @@ def _group(group: str) -> dict[str, EntryPoint]:
 
 
 def names(group: str) -> list[str]:
-    """The names of one group, sorted: `sources`, `partitions`, `learners`, `algorithms`, `aggregators`, `metrics`, `filters`, ..."""
+    """The names of one group, sorted: `sources`, `partitions`, `learners`, `algorithms`, `aggregators`, `metrics`, ..."""
     return sorted(_group(group))
 
 

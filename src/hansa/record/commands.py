@@ -247,9 +247,9 @@ def _pair(cell: tuple[float, float, int] | None) -> tuple[str, str]:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    from hansa.record.series import number
+    from hansa.record.series import number, rank
 
-    names = sorted(metrics, key=lambda name: name.startswith("train_"))  # what the model is worth first
+    names = sorted(metrics, key=rank)
     return "  ".join(f"{name} {number(metrics[name])}" for name in names[:3])
 
 

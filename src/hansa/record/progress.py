@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, TypeAlias
 
+from hansa.record.series import rank
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
@@ -132,7 +134,7 @@ def _of(answered: int, sites: int) -> str:
 
 
 def _numbers(record: Mapping[str, Any], *, most: int = 4) -> str:
-    """The global metrics: the loss, the others, training's."""
+    """The global metrics: the loss, the others, training's, those of aggregators."""
     found = record.get("global", {})
-    names = sorted(found, key=lambda name: (name.startswith("train_"), name != "loss", name))
+    names = sorted(found, key=lambda name: (*rank(name), name != "loss", name))
     return "  ".join(f"{name} {'nan' if found[name] is None else format(found[name], '.4g')}" for name in names[:most])

@@ -58,9 +58,16 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
         for site, metrics in record.get("sites", {}).items():
             for name, value in metrics.items():
                 found.setdefault(name, Curve(name)).sites.setdefault(site, []).append((record["round"], float(value)))
-    return sorted(
-        (curve for name, curve in found.items() if name not in _COUNTS), key=lambda curve: curve.name.startswith("train_")
-    )
+    return sorted((curve for name, curve in found.items() if name not in _COUNTS), key=lambda curve: rank(curve.name))
+
+
+def rank(name: str) -> tuple[bool, bool]:
+    """Where a metric comes: what the model is worth first, then what training said, then what an aggregator measured.
+
+    >>> sorted(["aggregator/clipped_count", "train_loss", "auc"], key=rank)
+    ['auc', 'train_loss', 'aggregator/clipped_count']
+    """
+    return "/" in name, name.startswith("train_")
 
 
 def last_global(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from hansa.compat.tff.learning import models
+from hansa.compat.tff.learning import algorithms, models, optimizers, templates
 
 if TYPE_CHECKING:
     from hansa.adapters.tensorflow.models import VariableModel as Model
     from hansa.adapters.tensorflow.models import from_keras_model
 
-__all__ = ["Model", "from_keras_model", "models"]
+__all__ = ["Model", "algorithms", "from_keras_model", "models", "optimizers", "templates"]
 
 if not TYPE_CHECKING:  # the older spellings; TensorFlow is imported when one is used
 
     def __getattr__(name: str) -> object:
-        if name not in __all__:
+        if name not in ("Model", "from_keras_model"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(models, {"Model": "VariableModel"}.get(name, name))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.e2e.flare_apps import APPS, GOLDEN, app, flow, sag, validated
 
 from hansa.cli import main
 from hansa.compat.flare.job import Sites, job
@@ -17,36 +18,7 @@ from hansa.errors import RunError
 from hansa.simulation.engine import Result, simulate
 from hansa.simulation.faults import Faults
 
-APPS = Path(__file__).parents[2] / "examples" / "flare"
-CUSTOM = Path(__file__).parent / "flare_custom"
-GOLDEN = [[4, 5, 6], [7, 8, 9], [10, 11, 12]]
 KEY = "numpy_key"
-PARTS: list[dict[str, Any]] = [
-    {"id": "persistor", "name": "NPModelPersistor"},
-    {"id": "shareable_generator", "name": "FullModelShareableGenerator"},
-    {"id": "aggregator", "name": "InTimeAccumulateWeightedAggregator", "args": {"expected_data_kind": "{KIND}"}},
-    {"id": "diary", "path": "parts.Diary"},
-]
-
-
-def flow(name: str, **args: Any) -> dict[str, Any]:
-    return {"id": name.rpartition(".")[2], "path" if "." in name else "name": name, "args": args}
-
-
-def sag(rounds: int = 3, **args: Any) -> dict[str, Any]:
-    return flow("ScatterAndGather", num_rounds=rounds, min_clients=2, **args)
-
-
-def app(folder: Path, executor: str, flows: list[dict[str, Any]], *, server: dict[str, Any] | None = None, **client: Any) -> Path:
-    """An app folder: components for a model of one array, these workflows, and one executor for all tasks."""
-    (folder / "config").mkdir(parents=True)
-    shutil.copytree(CUSTOM, folder / "custom", ignore=shutil.ignore_patterns("__pycache__"))
-    own = {"format_version": 2, "KIND": "WEIGHTS", "components": PARTS, "workflows": flows, **(server or {})}
-    (folder / "config" / "config_fed_server.json").write_text(json.dumps(own))
-    place = {"path" if "." in executor else "name": executor, "args": client.pop("args", {})}
-    theirs = {"format_version": 2, "executors": [{"tasks": ["*"], "executor": place}], **client}
-    (folder / "config" / "config_fed_client.json").write_text(json.dumps(theirs))
-    return folder
 
 
 def play(folder: Path, sites: int = 2, **options: Any) -> Result:
@@ -103,23 +75,7 @@ def test_a_cycle_passes_the_model_on_from_site_to_site(tmp_path: Path) -> None:
 
 
 def test_models_of_sites_and_server_are_validated_everywhere(tmp_path: Path) -> None:
-    folder = app(
-        tmp_path / "app", "NPTrainer", [sag(), flow("CrossSiteModelEval", model_locator_id="locator", formatter_id="formatter")]
-    )
-    server = json.loads((folder / "config/config_fed_server.json").read_text())
-    server["components"] += [
-        {"id": "locator", "name": "NPModelLocator"},
-        {"id": "formatter", "name": "NPFormatter"},
-        {"id": "json", "name": "ValidationJsonGenerator"},
-    ]
-    (folder / "config/config_fed_server.json").write_text(json.dumps(server))
-    client = json.loads((folder / "config/config_fed_client.json").read_text())
-    client["executors"] = [
-        {"tasks": ["train", "submit_model"], "executor": {"name": "NPTrainer"}},
-        {"tasks": ["validate"], "executor": {"name": "NPValidator"}},
-    ]
-    (folder / "config/config_fed_client.json").write_text(json.dumps(client))
-    result = play(folder)
+    result = play(validated(tmp_path / "app"))
     value = {"accuracy": pytest.approx(sum(sum(row) for row in GOLDEN) / 12)}
     row = {"site-1": value, "site-2": value, "SRV_server": value}
     assert result.value[1] == {"cross_site_val": {"site-1": row, "site-2": row}}

@@ -28,8 +28,9 @@ JobReference = Annotated[str, typer.Argument(metavar="JOB", help="file.py:name, 
 
 @job.command("submit", epilog="Example: hansa job submit digits.py:job --kit fed/kits/admin --seed 3 --wait")
 def submit(
-    reference: JobReference,
+    reference: Annotated[str | None, typer.Argument(metavar="JOB", help="file.py:name, package.module:name or job.toml.")] = None,
     *,
+    flare: Annotated[Path | None, typer.Option("--flare", help="An app folder of NVIDIA FLARE 2.0, in place of a job.")] = None,
     kit: Kit,
     sites: Annotated[str | None, typer.Option("--sites", help="Names, separated by commas, in slot order; else all.")] = None,
     min_sites: Annotated[int | None, typer.Option("--min-sites", min=1, help="Fewer refuse the run; else all.")] = None,
@@ -40,10 +41,15 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job, signed with your key."""
+    from hansa.errors import InputError
+
+    if (reference is None) == (flare is None):
+        raise InputError("name a job, or an app of FLARE", hint="hansa job submit digits.py:job, or hansa job submit --flare APP")
+    what = str(reference) if flare is None else str(flare / "config" / "config_fed_server.json")
     names = None if sites is None else [name.strip() for name in sites.split(",") if name.strip()]
     with _session(kit) as session:
         options: dict[str, Any] = {"sites": names, "min_sites": min_sites, "seed": seed, "priority": priority}
-        run = session.submit(reference, include=include or (), **options)
+        run = session.submit(what, include=include or (), **options)
         _submitted(run, kit, wait=wait, as_json=as_json)
 
 

@@ -67,8 +67,9 @@ def load_job(folder: Path, reference: str) -> Job:
         JobReferenceError: it leads nowhere, or to something else than a job.
         ConfigError: it leads to a computation that takes more than the sites' data.
     """
-    if reference.endswith(".toml"):
-        found = cast(Callable[[Path], object], registry.find("jobs", "toml"))(folder / reference)
+    if reference.endswith((".toml", ".json")):  # a job file, or the configuration of an app of another system
+        kind = reference.rpartition(".")[2]
+        found = cast(Callable[[Path], object], registry.find("jobs", kind))(folder / reference)
     elif ".py:" in reference:
         found = load_reference(reference, base=folder)
     else:

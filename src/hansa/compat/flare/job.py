@@ -35,6 +35,15 @@ class Sites:
         del slot
 
 
+def of_config(path: Path) -> Job:
+    """The job of an app by its `config/config_fed_server.json`, as a bundle brings it.
+
+    Raises:
+        InputError, ConfigError: as for `job`.
+    """
+    return job(path.parent.parent)
+
+
 def job(folder: str | Path, *, workspace: Path | None = None) -> Job:
     """The job of an app folder. Nothing of the app is imported before it runs.
 

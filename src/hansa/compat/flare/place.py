@@ -36,7 +36,7 @@ _LOG: Final = logging.getLogger("hansa.flare")
 class Place(EngineSpec):
     """What is common to both sides. `handlers` hear each event, in the order in which they were made, then what the place does."""
 
-    def __init__(self, app: App, side: Side, name: str, root: Path) -> None:
+    def __init__(self, app: App, side: Side, name: str, root: Path, more: Mapping[str, Any] | None = None) -> None:
         self.app, self.name = app, name
         self.workspace = Workspace(str(root), name)
         _deploy(app.folder, Path(self.workspace.get_app_dir(RUN_NUMBER)))
@@ -54,6 +54,7 @@ class Place(EngineSpec):
             FLContextKey.RUNNER: self,
             FLContextKey.SECURE_MODE: False,
             FLContextKey.ARGS: None,
+            **(more or {}),
         }
         if name != SERVER:
             private[FLContextKey.CLIENT_NAME] = name
@@ -110,11 +111,15 @@ class Place(EngineSpec):
         for key, value in (
             (FedEventHeader.EVENT_TYPE, event_type),
             (FedEventHeader.ORIGIN, self.name),
-            (FedEventHeader.TIMESTAMP, time.time()),
+            (FedEventHeader.TIMESTAMP, self.time()),
             (FedEventHeader.TARGETS, list(targets) if targets is not None else None),
         ):
             sent.set_header(key, value)
         self.pending.append(sent)
+
+    def time(self) -> float:
+        """Seconds, for what is told to others."""
+        return time.time()
 
     def hear(self, events: Sequence[Shareable], origin: str) -> None:
         """Tell events here that came from another place."""

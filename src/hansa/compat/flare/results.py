@@ -53,7 +53,8 @@ class Results:
             best = self._best if self._best is not None else model
             found.append(Outcome(model, best, self._best_round or self._rounds, self._rounds, None))
         if self._matrix:
-            found.append({"cross_site_val": self._matrix})
+            rows = {site: dict(sorted(cells.items())) for site, cells in sorted(self._matrix.items())}
+            found.append({"cross_site_val": rows})
         return tuple(found) if len(found) > 1 else found[0] if found else None
 
     def _contribution(self, fl_ctx: FLContext) -> None:

@@ -111,6 +111,8 @@ class Server(Place, ServerEngineSpec):
         """Seconds, on the exchange's clock."""
         return self._exchange.now()
 
+    time = now
+
     def get_clients(self) -> list[Client]:
         return [each for name, each in self._clients.items() if name not in self._gone]
 

@@ -25,6 +25,7 @@ from hansa.core import task as core
 from hansa.errors import ConfigError
 
 TASK_ID, WORKFLOW = "task_id", "workflow"  # plain headers of the message
+DATA_ROOT: Final = "data_root"  # the prop with what the site's [data] gives for the label `flare`: a path, as a rule
 _LOG: Final = logging.getLogger("hansa.flare")
 
 
@@ -51,7 +52,7 @@ class AppExecutor(ours.Executor):
         site = self._sites.get(fl_ctx.slot)
         seed_all(fl_ctx.rng(f"flare/{task_name}"))
         if site is None:
-            site = self._sites[fl_ctx.slot] = Site(self._app, fl_ctx.site, self._root() / fl_ctx.site)
+            site = self._sites[fl_ctx.slot] = Site(self._app, fl_ctx.site, self._root() / fl_ctx.site, fl_ctx.load(fl_ctx.data))
         given, headers = wire.unpack(shareable), shareable.headers
         with one_thread():
             answer = site.serve(task_name, str(headers.get(TASK_ID, "")), given, Linked(abort_signal), fl_ctx)
@@ -87,8 +88,8 @@ class Linked(Signal):
 class Site(Place, ClientEngineSpec):
     """One site of the run."""
 
-    def __init__(self, app: App, name: str, root: Path) -> None:
-        super().__init__(app, app.client, name, root)
+    def __init__(self, app: App, name: str, root: Path, data: Any = None) -> None:
+        super().__init__(app, app.client, name, root, {DATA_ROOT: data})
         self._executors: dict[str, Executor] = {}
         for each in app.client.executors:
             made = self.builder.part(each.executor)

@@ -72,6 +72,10 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
 def _sources(reference: str) -> tuple[Path, list[Path], str]:
     """The folder that a bundle's paths are relative to, the job's own files, and the reference as the bundle has it."""
     place, _, name = reference.rpartition(":")
+    if reference.endswith(".json"):  # an app is its folder, under its name
+        path = Path(reference).resolve()
+        app = path.parent.parent if path.parent.name == "config" else path.parent
+        return app.parent, _below(app), path.relative_to(app.parent).as_posix()
     if reference.endswith(".toml") or place.endswith(".py"):
         path = Path(place or reference).resolve()
         root = next(folder for folder in path.parents if not (folder / "__init__.py").exists())

@@ -45,6 +45,7 @@ from hansa.errors import ConfigError, QuorumError, RefusedError, ReplayError, Ru
 from hansa.files import Buffer
 from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came, Link, Start, Step, Verdict
+from hansa.runtime.server.exchange import DeployedExchange
 from hansa.runtime.store.blob import Blob, Blobs
 
 Saved = tuple[int, Tree, Mapping[str, Any]]
@@ -123,6 +124,51 @@ class DeployedFederation:
                 raise ConfigError("there is no such slot", task=task.name, got=slot, expected=f"0 to {len(self.sites) - 1}")
         self.seq += 1
         return _Asked(self, replace(task, shareable=self.outgoing(task.shareable)), asked, policy, self.seq)
+
+    def exchange(self) -> DeployedExchange:
+        """Requests to single sites, each a step of its own. Without checkpoints their blobs are kept until the run ends."""
+        return DeployedExchange(self)
+
+    def open(
+        self,
+        task: Task,
+        slots: Sequence[int],
+        seq: int,
+        deadline_s: float | None = None,
+        *,
+        meanwhile: Callable[[Came], None] = lambda _: None,
+    ) -> Step:
+        """Tell the server of a step, and hear what it knows of it. `meanwhile` is told what is committed of others.
+
+        Raises:
+            ReplayError: before a crash the workflow had asked for something else at this step.
+        """
+        blob = self.blobs.put(codec.encode_parts(task.shareable))
+        self.link.send(
+            link.Open(
+                seq=seq,
+                task=task.name,
+                round=task.round,
+                body=blob.digest,
+                body_bytes=blob.size,
+                slots=list(slots),
+                deadline_s=deadline_s,
+            )
+        )
+        while not isinstance(opened := self.receive(), Step) or opened.seq != seq:
+            if isinstance(opened, Came):
+                meanwhile(opened)
+        self.last = max(self.last, opened.last)
+        if opened.differs is not None:
+            raise ReplayError(
+                f"the resumed workflow differs at step {seq}",
+                task=task.name,
+                round=task.round,
+                expected=opened.differs,
+                got=f"task {task.name!r} of round {task.round}, body {blob.digest[:12]}",
+                hint="a workflow takes time, randomness and results from the federation alone; was the job changed?",
+            )
+        return opened
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word
         """Make the state after a round durable; the sites keep their own memories."""
@@ -229,32 +275,7 @@ class _Asked:
         self._f.link.send(link.Drop(seq=self._seq, dropped=[Verdict(reply.slot, 0, reply.failure)]))
 
     def _open(self) -> Step:
-        """Tell the server of the step, and hear what it knows of it."""
-        blob = self._f.blobs.put(codec.encode_parts(self._task.shareable))
-        self._f.link.send(
-            link.Open(
-                seq=self._seq,
-                task=self._task.name,
-                round=self._task.round,
-                body=blob.digest,
-                body_bytes=blob.size,
-                slots=list(self._slots),
-                deadline_s=self._policy.deadline_s,
-            )
-        )
-        while not isinstance(opened := self._f.receive(), Step) or opened.seq != self._seq:
-            pass  # what belongs to an earlier step comes too late
-        self._f.last = max(self._f.last, opened.last)
-        if opened.differs is not None:
-            raise ReplayError(
-                f"the resumed workflow differs at step {self._seq}",
-                task=self._task.name,
-                round=self._task.round,
-                expected=opened.differs,
-                got=f"task {self._task.name!r} of round {self._task.round}, body {blob.digest[:12]}",
-                hint="a workflow takes time, randomness and results from the federation alone; was the job changed?",
-            )
-        return opened
+        return self._f.open(self._task, self._slots, self._seq, self._policy.deadline_s)
 
     def _drive(self, opened: Step) -> link.Close:
         """Run the engine until the round has ended."""

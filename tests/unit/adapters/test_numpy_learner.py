@@ -278,10 +278,12 @@ def test_a_net_writes_and_reads_its_parameters() -> None:
     net, row = Net.of(model, prefixes=("",), head="softmax"), np.empty(8)
     net.flatten(model, row)
     stacked = {path: np.zeros((3, *leaf.shape)) for path, leaf in model.items()}
-    net.unflatten(np.stack([row, 2 * row]), stacked, [2, 0])
+    net.unflatten(np.stack([2 * row, 3 * row]), row[None], stacked, [2, 0])
     assert trees.equal({path: leaf[2] for path, leaf in stacked.items()}, model)
     assert trees.equal({path: leaf[0] for path, leaf in stacked.items()}, {path: 2 * leaf for path, leaf in model.items()})
     assert not any(leaf[1].any() for leaf in stacked.values())
+    net.unflatten(np.stack([2 * row, 3 * row]), row[None], stacked, [1, 2])
+    assert trees.equal({path: leaf[1] for path, leaf in stacked.items()}, model)
 
 
 @pytest.mark.parametrize("make", [logistic, softmax, mlp])

@@ -82,11 +82,6 @@ class Net:
         """How many parameters there are."""
         return max(last for _, last in self.ranges.values())
 
-    @cached_property
-    def classes(self) -> Array:
-        """The labels of the outputs, as a column."""
-        return np.arange(self.widths[-1])[:, None]
-
     def check(self, tree: Tree, *, partial: bool = False) -> None:
         """Return if the tree has this net's leaves (or, where `partial`, some of them) and no others.
 
@@ -109,10 +104,16 @@ class Net:
         for path, (first, last) in self.ranges.items():
             row[first:last] = leaves[path].T.ravel() if path in leaves else 0.0
 
-    def unflatten(self, rows: Array, into: Mapping[str, Array], places: Sequence[int]) -> None:
-        """Write rows (C, size) of parameters into stacked leaves, at these places of their first axis."""
+    def unflatten(self, rows: Array, less: Array, into: Mapping[str, Array], places: Sequence[int]) -> None:
+        """Write rows (C, size) of parameters, less those of another model each, into stacked leaves at these places."""
+        together = list(places) == list(range(places[0], places[0] + len(places)))
         for path, (first, last) in self.ranges.items():
-            into[path][places] = rows[:, first:last].reshape(-1, *self.shapes[path][::-1]).swapaxes(1, -1)
+            shape = (-1, *self.shapes[path][::-1])
+            mine, other = (each[:, first:last].reshape(shape).swapaxes(1, -1) for each in (rows, less))
+            if together:  # then there is no copy between
+                np.subtract(mine, other, out=into[path][places[0] : places[0] + len(places)], casting="same_kind")
+            else:
+                into[path][places] = mine - other
 
     def layers(self, rows: Array) -> Layers:
         """Views of (C, size) parameters: (C, out, in) weights and (C, out, 1) biases, layer by layer."""
@@ -129,14 +130,14 @@ class Net:
                 inputs.append(np.maximum(z, 0.0, out=z))
         return z, inputs
 
-    def gradient(self, layers: Layers, into: Layers, x: Array, labels: Array, weights: Array) -> Array:
-        """Write each model's gradient of its weighted loss into `into`; return the losses (C,).
+    def gradient(self, layers: Layers, into: Layers, x: Array, labels: Array, weights: Array, scale: Array | None) -> Array:
+        """Write each model's gradient of its weighted loss, times its `scale` (C, 1), into `into`; return the losses (C,).
 
         x: (C, n, features). labels: (C, n). weights: (C, n), what each row counts for; a row of padding counts 0.
         """
         z, inputs = self.logits(layers, x)
         losses, error = self.losses(z, labels)
-        error *= weights[:, None]
+        error *= (weights if scale is None else weights * scale)[:, None]
         for i in range(len(layers) - 1, -1, -1):
             grad_weight, grad_bias = into[i]
             np.matmul(error, inputs[i].swapaxes(1, 2), out=grad_weight)
@@ -148,17 +149,18 @@ class Net:
         return loss
 
     def losses(self, z: Array, labels: Array) -> tuple[Array, Array]:
-        """Each row's log loss (C, n), and its derivative by the logits (C, outputs, n). `z` is used up."""
+        """Each row's log loss (C, n), and its derivative by the logits (C, outputs, n). `z`, C-contiguous, is used up."""
         if self.head == "sigmoid":
             targets = labels[:, None].astype(z.dtype)
             return (np.logaddexp(0.0, z) - targets * z)[:, 0], self.scores(z) - targets
-        targets = (labels[:, None] == self.classes).astype(z.dtype)
         z -= np.maximum.reduce(z, axis=1, keepdims=True)
-        chosen = np.einsum("ckn,ckn->cn", z, targets)
+        models, _, n = z.shape
+        line, at = z.reshape(-1), labels * n + (np.arange(models)[:, None] * z[0].size + np.arange(n))  # of each row's own label
+        chosen = line[at]
         np.exp(z, out=z)
         total = np.add.reduce(z, axis=1, keepdims=True)
         z /= total
-        z -= targets
+        line[at] -= 1.0
         return np.log(total[:, 0]) - chosen, z
 
     def scores(self, z: Array) -> Array:

@@ -17,7 +17,11 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, https://arxiv.o
 
 @dataclass
 class Optimizer:
-    """`w`, `grad` (clients, size): write the gradients, call `step`. `start` is (1, size) where all begin from one model."""
+    """`w`, `grad` (clients, size): write the gradients, call `step`. `start` is (1, size) where all begin from one model.
+
+    Where it is `plain`, w - lr grad and nothing else, what is written must have been multiplied by `lr`: on the few errors that
+    a gradient is made of that costs less than on its entries.
+    """
 
     settings: Settings
     w: Array
@@ -63,9 +67,18 @@ class Optimizer:
             np.zeros_like(w) if adam else None,
         )
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is w - lr grad."""
+        s = self.settings
+        return self.moment is None and self.decay is None and self.correction is None and s.clip is None and not s.proximal
+
     def step(self, active: int) -> None:
         """Move the first `active` clients along their gradients, which are used up."""
         w, grad = self.w[:active], self.grad[:active]
+        if self.plain:
+            w -= grad
+            return
         if self.decay is not None:
             grad += self.decay * w
         if self.settings.proximal:
@@ -94,8 +107,3 @@ class Optimizer:
         square += (1 - _BETA2) * grad * grad
         scale = np.sqrt(square) / float(np.sqrt(1 - _BETA2**self.count)) + _EPSILON
         return self.lr[:active] / float(1 - _BETA1**self.count) * moment / scale
-
-    def delta(self) -> Array:
-        """w_after - w_before (clients, size). The parameters are used up."""
-        self.w -= self.start
-        return self.w

@@ -105,12 +105,12 @@ def train(net: Net, clients: Sequence[Client], *, dtype: np.dtype[Any], abort: S
     with np.errstate(all="ignore"):
         for members in groups(net, clients, dtype):
             group = [clients[i] for i in members]
-            moved, losses[members] = _train_group(net, group, dtype, abort)
+            start, after, losses[members] = _train_group(net, group, dtype, abort)
             # NaN or infinity in a row reaches the gradient of the first layer, so only such an update needs a look at the rows.
-            if not (is_finite(moved) and is_finite(losses[members])):
+            if not (is_finite(after) and is_finite(losses[members])):
                 for i in sorted(members):
                     rows.require_finite(clients[i].x, path=clients[i].place)
-            net.unflatten(moved, deltas, members)
+            net.unflatten(after, start, deltas, members)
     counts = np.array([(len(client.x), len(client.order)) for client in clients])
     rates = np.array([client.settings.lr for client in clients], np.float64)
     return Stacked(Update(deltas, counts[:, 0], counts[:, 1], rates, losses), len(clients))  # type: ignore[arg-type]  # columns
@@ -137,8 +137,8 @@ def _size_class(client: Client) -> int:
     return 1 << int(client.order.shape[1] - 1).bit_length()
 
 
-def _train_group(net: Net, group: Sequence[Client], dtype: np.dtype[Any], abort: Signal | None) -> tuple[Array, Array]:
-    """The deltas (clients, size) and mean losses (clients,) of clients sorted by their steps, most first."""
+def _train_group(net: Net, group: Sequence[Client], dtype: np.dtype[Any], abort: Signal | None) -> tuple[Array, Array, Array]:
+    """Parameters before and after (clients, size), and mean losses (clients,), of clients sorted by their steps, most first."""
     steps = np.array([len(client.order) for client in group])
     optimizer = Optimizer.of(net, [(client.model, client.settings) for client in group], dtype)
     params, grads = net.layers(optimizer.w), net.layers(optimizer.grad)
@@ -150,9 +150,9 @@ def _train_group(net: Net, group: Sequence[Client], dtype: np.dtype[Any], abort:
         if len(x) != active:  # the shortest trainings are done: they are last, and nothing moves them any more
             active = len(x)
             params, grads = ([(w[:active], b[:active]) for w, b in layers] for layers in (params, grads))
-        losses[:active, step] = net.gradient(params, grads, x, labels, share)
+        losses[:active, step] = net.gradient(params, grads, x, labels, share, optimizer.lr[:active] if optimizer.plain else None)
         optimizer.step(active)
-    return optimizer.delta(), losses.sum(axis=1, dtype=np.float64) / steps
+    return optimizer.start, optimizer.w, losses.sum(axis=1, dtype=np.float64) / steps
 
 
 def _batches(net: Net, group: Sequence[Client], dtype: np.dtype[Any]) -> Iterator[tuple[int, Array, Array, Array]]:

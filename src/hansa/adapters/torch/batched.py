@@ -149,7 +149,8 @@ class _Stack:
         for name, buffer in self._module.named_buffers():
             if buffer is not before[name][0] or not torch.equal(buffer, before[name][1]):
                 raise ConfigError("training changes a buffer, so clients cannot be batched", path=name, hint=_LOOP)
-        if each.shape != (len(x),) or not torch.allclose(each.mean(), loss.detach(), rtol=1e-4, equal_nan=True):
+        of_rows, whole = each.mean().item(), loss.item()  # as numbers: torch.allclose takes a tenth of a millisecond
+        if each.shape != (len(x),) or not (abs(of_rows - whole) <= 1e-8 + 1e-4 * abs(whole) or repr(of_rows) == repr(whole)):
             raise ConfigError("the loss is not the mean of its rows' losses, so clients cannot be batched", path="loss", hint=_LOOP)
         # A parameter without a part in the loss is left alone, as in the loop: not even decayed.
         self._names = {name: self._names[name] for name, grad in zip(params, grads, strict=True) if grad is not None}

@@ -185,7 +185,7 @@ class _Asked:
         """The replies, many as one block where the crew computes them so and no one of them is to be looked at by itself."""
         f = self._f
         plain = f.keep is None and not (f.faults.dropout or f.faults.bad or f.journal.keeps(self._seq))
-        return self._replies(blocks=plain and self._in_order and hasattr(f.crew, "together"))
+        return self._replies(blocks=plain and hasattr(f.crew, "together"))
 
     def _replies(self, *, blocks: bool) -> Iterator[Reply | Block]:
         self._take()
@@ -197,7 +197,7 @@ class _Asked:
         self._f.crew.begin(self._task, self._calls(state.deadline), self._f.memory)
         held: list[Reply] = []
         while state.phase == "open":
-            if blocks and (block := self._block(state.deadline)) is not None:
+            if blocks and self._in_order and (block := self._block(state.deadline)) is not None:
                 for slot in block.slots:
                     self._agenda.take()
                     state, commands = step(state, Replied(slot, 1, self._f.clock.now()))

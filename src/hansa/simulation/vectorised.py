@@ -12,8 +12,9 @@ from hansa.core.executor import FunctionExecutor, compute, reply_of
 from hansa.core.graph import Apply, Broadcast, Node, Parameter, Select, pick
 from hansa.core.plan import Stage
 from hansa.core.task import Block, FLContext, Shareable, Signal
+from hansa.core.trees import Spec
 from hansa.core.values import pack, unpack
-from hansa.errors import ConfigError
+from hansa.errors import ConfigError, SpecError
 from hansa.stacked import Stacked
 
 
@@ -48,7 +49,7 @@ def execute_many(
         columns[id(node)] = _column(node, columns, given, contexts, abort_signal)
     read = {id(node): columns[id(node)] for node in (*stage.fresh, *(node for _, node in stage.reads))}
     if all(isinstance(column, Stacked) for column in read.values()):
-        return Columns(stage, read, len(contexts))
+        return _columns(stage, read, len(contexts))
     rows = [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
     return [reply_of(stage, row) for row in rows]
 
@@ -56,15 +57,24 @@ def execute_many(
 class Columns(Sequence[Shareable]):
     """The replies of many clients as columns: `body` has each array stacked, `metrics` are one client's each."""
 
-    def __init__(self, stage: Stage, read: Mapping[int, Sequence[Any]], count: int) -> None:
-        wholes = {key: cast(Stacked, column).whole for key, column in read.items()}
-        self.body = {label: pack(wholes[id(node)], path=label) for label, node in stage.reads}
-        if wrong := next((path for path, leaf in trees.leaves(self.body) if np.shape(leaf)[:1] != (count,)), None):
-            raise ConfigError("a batched form gave columns of another length", path=wrong, expected=f"{count} clients")
-        said = [getattr(wholes[id(node)], "metrics", {}) for node in stage.fresh]
-        names = [name for each in said for name in each]
-        values = zip(*(column.tolist() for each in said for column in each.values()), strict=True)
-        self.metrics = [dict(zip(names, row, strict=True)) for row in values] if names else [{}] * count
+    def __init__(self, body: dict[str, Any], metrics: Sequence[Mapping[str, float]]) -> None:
+        self.body, self.metrics = body, metrics
+
+    @staticmethod
+    def of(replies: Sequence[Shareable]) -> Columns | None:
+        """The replies, their arrays copied; None where they are not alike."""
+        flat = [trees.flatten(reply.body) for reply in replies]
+        spec = Spec.of(flat[0])
+        try:
+            for each in flat[1:]:
+                spec.check(each)
+        except SpecError:
+            return None
+        body = {path: np.empty((len(flat), *leaf.shape), leaf.dtype) for path, leaf in spec.items}
+        for i, each in enumerate(flat):
+            for path, leaf in each.items():
+                body[path][i] = leaf
+        return Columns(trees.unflatten(body), [reply.metrics for reply in replies])
 
     def __len__(self) -> int:
         return len(self.metrics)
@@ -72,6 +82,17 @@ class Columns(Sequence[Shareable]):
     def __getitem__(self, i: Any) -> Any:
         block = Block(range(len(self)), [""] * len(self), self.body, self.metrics)
         return [block.reply(k).shareable for k in range(len(self))[i]] if isinstance(i, slice) else block.reply(i).shareable
+
+
+def _columns(stage: Stage, read: Mapping[int, Sequence[Any]], count: int) -> Columns:
+    wholes = {key: cast(Stacked, column).whole for key, column in read.items()}
+    body = {label: pack(wholes[id(node)], path=label) for label, node in stage.reads}
+    if wrong := next((path for path, leaf in trees.leaves(body) if np.shape(leaf)[:1] != (count,)), None):
+        raise ConfigError("a batched form gave columns of another length", path=wrong, expected=f"{count} clients")
+    said = [getattr(wholes[id(node)], "metrics", {}) for node in stage.fresh]
+    names = [name for each in said for name in each]
+    values = zip(*(column.tolist() for each in said for column in each.values()), strict=True)
+    return Columns(body, [dict(zip(names, row, strict=True)) for row in values] if names else [{}] * count)
 
 
 def _column(

@@ -23,6 +23,7 @@ from hansa.data.federated import FederatedRows, population
 from hansa.errors import ConfigError
 from hansa.learning.fedavg import fedavg
 from hansa.learning.scaffold import scaffold
+from hansa.simulation import crews
 from hansa.simulation.engine import simulate
 from hansa.testing.fakes import rows
 
@@ -101,12 +102,18 @@ class Counting:
         return "Counting()"
 
 
-@pytest.mark.parametrize("weighting", ["examples", "uniform"])
-def test_replies_that_go_through_gate_and_fold_as_one_give_the_bits_of_one_by_one(weighting: Any) -> None:
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "_AHEAD_S", 60.0)  # or a slow machine would stack fewer replies
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("engine", "weighting"), [("vectorised", "examples"), ("vectorised", "uniform"), ("loop", "examples")])
+def test_replies_that_go_through_gate_and_fold_as_one_give_the_bits_of_one_by_one(engine: Any, weighting: Any) -> None:
     data, mean = population(5, lambda slot: rows(7 + slot, seed=slot)), Counting()
     workflow = fedavg(softmax(classes=2, features=4), rounds=2, weighting=weighting, aggregator=mean, metrics=[])
     together, by_itself = (
-        simulate(hs.Job("same", workflow, filters=filters), data, seed=1, engine="vectorised") for filters in ([], [untouched])
+        simulate(hs.Job("same", workflow, filters=filters), data, seed=1, engine=engine) for filters in ([], [untouched])
     )
     assert mean.given == [5, 5, *[1] * 10]
     assert trees.equal(together.model, by_itself.model)
@@ -115,14 +122,42 @@ def test_replies_that_go_through_gate_and_fold_as_one_give_the_bits_of_one_by_on
     assert sorted(together.metrics[0]["sites"]) == [f"site-{k:03d}" for k in range(5)]
 
 
-def test_of_replies_computed_together_a_bad_one_is_named_and_leaves_no_trace() -> None:
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("engine", ["loop", "vectorised"])
+def test_of_replies_computed_together_a_bad_one_is_named_and_leaves_no_trace(engine: Any) -> None:
     def data(*slots: int) -> FederatedRows:
         plain = [rows(8, seed=slot) for slot in slots]
         made = [replace(each, x=each.x * np.float32(1e20)) if slot == 2 else each for slot, each in zip(slots, plain, strict=True)]
         return FederatedRows([f"s{slot}" for slot in slots], made.__getitem__)
 
     job = hs.Job("bad", fedavg(softmax(classes=2, features=4, lr=1e30, batch=0), rounds=1, metrics=[]))
-    all_of_them, without = (simulate(job, data(*slots), engine="vectorised") for slots in ((0, 1, 2, 3), (0, 1, 3)))
+    all_of_them, without = (simulate(job, data(*slots), engine=engine) for slots in ((0, 1, 2, 3), (0, 1, 3)))
     [refused] = all_of_them.metrics[0]["refused"]
     assert (refused["site"], refused["code"], refused["path"]) == ("s2", "not_finite", "delta/weight")
     assert trees.equal(all_of_them.model, without.model)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_site_whose_reply_is_refused_with_its_neighbours_has_worked_once() -> None:
+    worked: list[int] = []
+
+    def poisoned(update: Update) -> Update:
+        worked.append(update.examples)
+        return update._replace(delta={"w": np.full(2, np.nan, np.float32)})
+
+    done = simulate(job({1: poisoned}), sites(0, 1, 2))
+    assert worked == [2]
+    assert [each["site"] for each in done.metrics[0]["refused"]] == ["b"]
+    assert np.asarray(done.model["w"]).tolist() == [2.5, 2.5]  # (1 * 1 + 3 * 3) / 4
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("engine", ["loop", "vectorised"])
+def test_where_the_lot_decides_who_fills_a_cohort_the_replies_come_as_one_by_one(engine: Any) -> None:
+    workflow = fedavg(softmax(classes=2, features=4), rounds=2, cohort=4, over_select=0.5, metrics=["loss"])
+    data = population(9, lambda slot: rows(8, seed=slot, valid=2))
+    together, by_itself = (
+        simulate(hs.Job("lots", workflow, filters=filters), data, engine=engine) for filters in ([], [untouched])
+    )
+    assert trees.equal(together.model, by_itself.model)
+    assert [{**each, "seconds": 0} for each in together.metrics] == [{**each, "seconds": 0} for each in by_itself.metrics]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast, overload
@@ -29,6 +29,7 @@ class _Ready(NamedTuple):
     gives: Conform
     path: str  # what its result is called
     open: bool  # the result's type is found at the first run
+    folded: Callable[[Any, Iterable[Any]], Any] | None  # (total, items) -> total, where the backend can
 
 
 class LocalComputation:
@@ -105,6 +106,19 @@ class LocalComputation:
             self._found = infer_type(made)
         return ready.gives(made, ready.path)
 
+    def fold(self, items: Iterable[Any], total: Any) -> Any:
+        """`self(... self(total, e1) ..., en)`; what it carries on stays the framework's where its backend can."""
+        ready = self._ready or self._made_ready()
+        if ready.folded is None or len(ready.takes) != 2:
+            return functools.reduce(self, items, total)
+        (first, take_first), (second, take) = ready.takes
+        outer = _RUNNING.set(self.local.backend)
+        try:
+            made = ready.folded(take_first(total, first), (take(item, second) for item in items))
+        finally:
+            _RUNNING.reset(outer)
+        return ready.gives(made, ready.path)
+
     def _traced(self, given: Mapping[str, Any]) -> Value:
         nodes = {name: as_node(value) for name, value in given.items()}
         if placed := [node.type for node in nodes.values() if contains(node.type, FederatedType)]:
@@ -115,9 +129,16 @@ class LocalComputation:
 
     def _made_ready(self) -> _Ready:
         local, kinds = self.local, [kind for _, kind in self.local.parameters]
-        run = _backend(local.backend).compiled(self._fn, kinds) if local.backend else self._fn
-        takes = tuple((name, conformer(kind)) for name, kind in local.parameters)
-        self._ready = _Ready(run, takes, conformer(local.result), f"result of {local.name}", local.result == UNKNOWN)
+        backend = _backend(local.backend) if local.backend else None
+        folded = getattr(backend, "folded", None)
+        self._ready = _Ready(
+            run=backend.compiled(self._fn, kinds) if backend else self._fn,
+            takes=tuple((name, conformer(kind)) for name, kind in local.parameters),
+            gives=conformer(local.result),
+            path=f"result of {local.name}",
+            open=local.result == UNKNOWN,
+            folded=folded(self._fn, kinds) if folded and not local.wants else None,
+        )
         return self._ready
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,7 +28,10 @@ def find(group: str, name: str, *, path: str | None = None) -> object:
     point = _group(group).get(name)
     if point is None:
         raise ConfigError(f"no {group.removesuffix('s')} is called {name!r}", path=path, hint=nearest(name, names(group)))
-    return point.load()
+    return _loaded(point)
+
+
+_loaded = functools.cache(EntryPoint.load)
 
 
 def nearest(name: str, known: list[str]) -> str:

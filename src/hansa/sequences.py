@@ -17,6 +17,7 @@ from hansa.core.reduce import each, empty, narrow, wide
 from hansa.core.types import CLIENTS, SERVER, UNKNOWN, FederatedType, ObjectType, SequenceType, TensorType, Type, assignable
 from hansa.core.values import pack, unpack
 from hansa.errors import RunError, TraceError
+from hansa.local import LocalComputation
 
 INT32 = TensorType(np.int32)
 R = TypeVar("R")
@@ -36,9 +37,8 @@ def sequence_reduce(sequence: Any, zero: U, op: Callable[[U, T], U]) -> U:
     """`op(... op(zero, e1) ..., en)` over the elements: `<T*,U,(<U,T> -> U)> -> U`, also within `{T*}@P`."""
     node, element = _sequence(sequence, "sequence_reduce")
     start, local, kind = folded(zero, element, op, "op")
-    return cast(
-        U, _within(lambda items, total: functools.reduce(local.fn, items, total), f"reduce_{local.name}", [node, start], kind)
-    )
+    fold = local.fn.fold if isinstance(local.fn, LocalComputation) else functools.partial(functools.reduce, local.fn)
+    return cast(U, _within(fold, f"reduce_{local.name}", [node, start], kind))
 
 
 def sequence_sum(sequence: Any) -> Any:

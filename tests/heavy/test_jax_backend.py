@@ -96,3 +96,44 @@ def test_one_calls_another_within_what_is_compiled() -> None:
         return inner(x) * 2
 
     assert outer([1.0, 2.0]).tolist() == [4.0, 6.0]
+
+
+def test_a_step_is_folded_over_a_sequence_with_the_bits_of_single_calls() -> None:
+    calls: list[object] = []
+
+    @hs.local_computation([(f32, [3]), f32], (f32, [None, 3]), backend="jax")
+    def step(model: Any, batch: Any) -> Any:
+        calls.append(batch.shape)
+        return [model[0] * 0.9 + batch.mean(axis=0), model[1] + 1]
+
+    @hs.federated_computation([(f32, [3]), f32], hs.SequenceType((f32, [None, 3])))
+    def trained(model: Any, batches: Any) -> Any:
+        return hs.sequence_reduce(batches, model, step)
+
+    batches = list(np.random.default_rng(0).normal(size=(4, 5, 3)).astype(f32))
+    start = [np.ones(3, f32), f32(0)]
+    calls.clear()
+    got = trained(start, batches)
+    assert len(calls) == 1
+    want = start
+    for batch in batches:
+        want = step(want, batch)
+    assert (got[0] == want[0]).all()
+    assert got[1] == want[1] == 4
+    assert [type(each) for each in got] == [np.ndarray, f32]
+    assert trained(start, [])[0].tolist() == [1, 1, 1]
+
+
+def test_arrays_are_jaxs_own_and_what_asks_for_its_context_runs_as_python() -> None:
+    @hs.local_computation((f32, [64]), backend="jax")
+    def slotted(x: Any, *, ctx: hs.FLContext) -> Any:
+        assert isinstance(x, jax.Array)
+        return x.at[0].set(ctx.slot)
+
+    @hs.federated_computation(hs.FederatedType((f32, [64]), hs.CLIENTS))
+    def everywhere(x: Any) -> Any:
+        return hs.federated_map(slotted, x)
+
+    given = np.zeros(64, f32)
+    assert [each[0] for each in everywhere([given, given, given])] == [0, 1, 2]
+    assert not given.any()

@@ -82,7 +82,7 @@ class LocalBackend(Protocol):
     """A framework that local computations are written in: the module that an entry point of `hansa.local_backends` names.
 
     It is imported when a computation first asks for it. `type_of` also serves `to_type`, for specifications of the framework's own
-    classes; None is not one of them.
+    classes; None is not one of them. `folded(fn, parameters) -> (total, items) -> total` may stand beside `compiled`.
     """
 
     def result_type(self, fn: Callable[..., Any], parameters: Sequence[Type], /) -> Type: ...  # without running on data

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from hansa.core.types import CLIENTS, FederatedType, ObjectType, StructType, Ten
 from hansa.core.values import Look, conform, elements_of, look, pack, restore, scalar, unpack
 from hansa.errors import SpecError, TraceError
 from hansa.local import LocalComputation
+
+_Direct = Callable[[Sequence[Any], Mapping[str, object]], Any]  # (arguments, what it asks for by keyword) -> its result
 
 
 def call(computation: Computation, given: Mapping[str, Any], clients: int | None = None) -> Any:
@@ -43,21 +45,27 @@ def call(computation: Computation, given: Mapping[str, Any], clients: int | None
     if count is None and any(node.placement is CLIENTS for node in schedule.nodes):
         raise TraceError(f"{computation.name} runs at clients, and no argument says how many", hint="call f.over(clients)(...)")
     values: dict[int, Any] = {id(p): [value] * (count or 0) if _same_everywhere(p) else value for p, value in leaves}
+    return _computed(computation, values, count or 0)
+
+
+def _computed(computation: Computation, values: dict[int, Any], count: int) -> Any:
+    """The result for values of the parameters."""
+    schedule = _scheduled(computation)
     for node in schedule.nodes:
         if id(node) not in values:
-            values[id(node)] = _value(node, values, count or 0, schedule)
+            values[id(node)] = _value(node, values, count, schedule)
     return _shown(computation.result, values, computation.name)
 
 
 @dataclass(frozen=True, eq=False)
 class _Schedule:
-    """What is made of a computation before its first call: its nodes, the look at each parameter, and which functions are given
-    what has been looked at already, as their parameters' types want it.
+    """What is made of a computation before its first call: its nodes, the look at each parameter, and the functions that are given
+    what has been looked at already, as the types of their parameters want it.
     """
 
     nodes: tuple[Node, ...]
     looks: Mapping[int, Look]
-    direct: Mapping[int, LocalComputation]
+    direct: Mapping[int, _Direct]
 
 
 def _scheduled(computation: Computation) -> _Schedule:
@@ -65,15 +73,22 @@ def _scheduled(computation: Computation) -> _Schedule:
     if not isinstance(made, _Schedule):
         nodes = tuple(walk(computation.result))
         looks = {id(p): look(p.type) for p in computation.parameters}
-        applies = [node for node in nodes if isinstance(node, Apply)]
-        direct = {id(node): node.fn.fn for node in applies if isinstance(node.fn.fn, LocalComputation) and _fits_already(node)}
+        direct = {id(node): run for node in nodes if isinstance(node, Apply) and (run := _direct(node)) is not None}
         made = computation.__dict__["interpreted"] = _Schedule(nodes, looks, direct)
     return made
 
 
-def _fits_already(node: Apply) -> bool:
-    kinds = [kind for _, kind in node.fn.parameters]
-    return not node.kwargs and all(_looked_at(a) and member_of(a.type) == kind for a, kind in zip(node.args, kinds, strict=True))
+def _direct(node: Apply) -> _Direct | None:
+    """The function without a look at its arguments, where they need none."""
+    fn, kinds = node.fn.fn, [kind for _, kind in node.fn.parameters]
+    if node.kwargs or not all(_looked_at(a) and member_of(a.type) == kind for a, kind in zip(node.args, kinds, strict=True)):
+        return None
+    if isinstance(fn, LocalComputation):
+        return fn.applied
+    if isinstance(fn, Computation) and all(isinstance(each, Parameter) for each in fn.arguments.values()):
+        places = [id(each) for each in fn.arguments.values()]
+        return lambda row, _: _computed(fn, dict(zip(places, row, strict=True)), 0)
+    return None
 
 
 def _looked_at(node: Node) -> bool:
@@ -137,7 +152,7 @@ def _value(node: Node, values: Mapping[int, Any], count: int, schedule: _Schedul
     return [_at_client(node, direct, row, i, count) for i, row in enumerate(rows)]
 
 
-def _at_client(node: Node, direct: LocalComputation | None, row: Sequence[Any], i: int, count: int) -> Any:
+def _at_client(node: Node, direct: _Direct | None, row: Sequence[Any], i: int, count: int) -> Any:
     try:
         return _at_one_place(node, direct, row, ("client", i, count))
     except TraceError as error:  # what a typed function took or gave: whose it was belongs to the way
@@ -145,13 +160,13 @@ def _at_client(node: Node, direct: LocalComputation | None, row: Sequence[Any], 
         raise
 
 
-def _at_one_place(node: Node, direct: LocalComputation | None, row: Sequence[Any], place: tuple[str, int, int]) -> Any:
+def _at_one_place(node: Node, direct: _Direct | None, row: Sequence[Any], place: tuple[str, int, int]) -> Any:
     """The value of a node from those of its inputs, in their order."""
     match node:
         case Apply():
             asked = _asked(node, *place) if node.fn.wants else {}
             if direct is not None:
-                return direct.applied(row, asked)
+                return direct(row, asked)
             named = {name: value for (name, _), value in zip(node.kwargs, row[len(node.args) :], strict=True)}
             return node.fn.fn(*row[: len(node.args)], **named, **asked)
         case Constant():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import numpy as np
 from hansa.adapters.local import Batches, taker, tensors
 from hansa.adapters.local import result_type as found
 from hansa.core.graph import where
-from hansa.core.types import SequenceType, TensorType, Type, contains
+from hansa.core.types import SequenceType, StructType, TensorType, Type, contains
 from hansa.errors import TraceError
 
 
@@ -39,25 +42,59 @@ def compiled(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[...
     step with `jax.jit`, or fold it over the sequence with `sequence_reduce`.
     """
     _check(parameters)
-    takers = [taker(kind, jnp.asarray) if contains(kind, SequenceType) else _as_it_is for kind in parameters]
-    whole: Callable[..., Any] = jax.jit(fn)
-    piecewise = any(contains(kind, SequenceType) for kind in parameters)
+    wants = [p for p in inspect.signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if not wants and not any(contains(kind, SequenceType) for kind in parameters):
+        whole: Callable[..., Any] = jax.jit(fn)
+        return lambda *args: _arrays(whole(*args))
+    takers = [_taker(kind) for kind in parameters]
 
     def run(*args: Any, **extra: Any) -> Any:
-        given = [take(arg) for take, arg in zip(takers, args, strict=True)]
-        made = fn(*given, **extra) if piecewise or extra else whole(*given)
-        return jax.tree.map(_array, made, is_leaf=lambda value: isinstance(value, Batches))
+        made = fn(*[take(arg) for take, arg in zip(takers, args, strict=True)], **extra)
+        return _arrays(made)
 
     return run
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def folded(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[[Any, Iterable[Any]], Any]:
+    """The function, compiled, over the elements of a sequence: what it carries on stays on the device until the last."""
+    _check(parameters)
+    step: Callable[[Any, Any], Any] = jax.jit(lambda total, item: jax.tree.map(_strong, fn(total, item)))
+    return lambda total, items: _arrays(functools.reduce(step, items, total))
+
+
+def _strong(value: Any) -> Any:
+    """An array with a dtype that is its own, as it has when it comes back from NumPy."""
+    return jax.lax.convert_element_type(value, jnp.result_type(value))
+
+
+# Arrays of JAX's own memory, of a whole pytree in one call: `jnp.asarray` is slower, and may share the memory of what it is given.
+_own: Callable[[Any], Any] = jax.jit(lambda value: value)
+
+
+def _taker(kind: Type) -> Callable[[Any], Any]:
+    if isinstance(kind, SequenceType):
+        element = _taker(kind.element)
+        return lambda value: Batches(value, element)
+    return _own if _is_pytree(kind) else taker(kind, _own)
+
+
+def _is_pytree(kind: Type) -> bool:
+    """Whether its containers are JAX's as well."""
+    if isinstance(kind, StructType):
+        container = kind.container or tuple
+        known = container in {list, tuple, dict, OrderedDict} or hasattr(container, "_fields")
+        return known and all(map(_is_pytree, kind))
+    return isinstance(kind, TensorType)
+
+
+def _arrays(made: Any) -> Any:
+    leaves, structure = jax.tree.flatten(made, is_leaf=lambda value: isinstance(value, Batches))
+    return structure.unflatten(map(_array, leaves))
 
 
 def _array(value: Any) -> Any:
     if isinstance(value, Batches):
-        return [jax.tree.map(_array, item) for item in value]
+        return [_arrays(item) for item in value]
     if not isinstance(value, jax.Array | np.ndarray):
         return value
     copy = np.array(value)

@@ -183,7 +183,7 @@ def test_a_sandbox_that_the_machine_does_not_permit_is_told_with_exit_code_18(pr
     (kit / "site.toml").write_text('sandbox = "strict"\n' + (kit / "site.toml").read_text())
     code, checks = preflight(kit, before="echo 0 > /proc/sys/user/max_user_namespaces")
     assert (code, checks["sandbox"]["ok"]) == (18, False)
-    assert "does not permit a network namespace" in checks["sandbox"]["detail"]
+    assert "does not permit a network, mounts and processes of its own" in checks["sandbox"]["detail"]
     assert "user.max_user_namespaces" in checks["sandbox"]["detail"] + checks["sandbox"]["hint"]
 
 

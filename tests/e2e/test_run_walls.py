@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 from tests.e2e import jobs
 from tests.e2e.agents import agents
-from tests.e2e.world import Caller, make_project, serving
+from tests.e2e.world import Caller, free_port, make_project, serving
 
+from hansa.provision.project import ServerSection
 from hansa.runtime import sandbox
-from hansa.runtime.server.runner import CRASHES
+from hansa.runtime.server.runner import CRASHES, LOG_LIMIT
 
 NAMES = ["cleveland", "hungarian"]
 PRIES = """
@@ -77,6 +79,7 @@ def test_code_of_a_job_sees_nothing_of_the_server_and_what_it_makes_is_taken_ove
 TRAPS = """
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -86,7 +89,8 @@ import hansa as hs
 def lay(federation):
     server = Path.cwd().parents[2]
     folder = server / "runs" / Path.cwd().parent.name
-    Path("left").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(server)], start_new_session=True)
+    Path("left").touch()
     for name in ("report.html", "curves.png"):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(server / "precious")
@@ -118,13 +122,69 @@ def test_what_a_job_leaves_behind_does_not_lead_the_server_astray_and_nothing_go
         os.mkfifo(room / "go")
         (data / "work" / run / "live.jsonl").write_text("")
         wait_until(partial(is_read, room / "go"))
-        left = (room / "left").read_text()
+        assert (room / "left").exists()
+        assert left_by(data)
         ended = lea.ended(run)
         assert (ended["state"], f"{CRASHES} times" in ended["reason"]) == ("failed", True)
         assert lea.ended(lea.submit(f"{Path(jobs.__file__)}:job", seed=7, sites=NAMES)["run"])["state"] == "completed"
         assert json.loads((data / "runs" / run / "run.json").read_text())["state"] == "failed"
         assert (data / "precious").read_text() == "the server's own"
-        assert not Path(f"/proc/{left}/cmdline").exists()
+        assert not left_by(data)  # though it was in a session of its own
+        lea.client.close()
+
+
+def left_by(data: Path) -> list[Path]:
+    """The processes that the job has left to themselves."""
+    lines = {path: told(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [path for path, line in lines.items() if b"time.sleep(600)" in line and os.fsencode(data) in line]
+
+
+def told(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+GREEDY = """
+import os
+from pathlib import Path
+
+import numpy as np
+
+import hansa as hs
+
+
+def take(federation):
+    for _ in range(18):
+        print("x" * (1 << 20))
+    try:
+        Path("large").write_bytes(bytes(3 << 20))
+    except OSError as error:
+        badness = int(Path("/proc/self/oom_score_adj").read_text())
+        federation.report({"round": 1, "global": {"file": error.errno, "badness": badness}})
+    held = np.ones((1 << 30) // 8)
+
+
+job = hs.Job("greedy", take, data="heart")
+"""
+
+
+def test_the_process_of_a_run_has_so_much_memory_writes_files_of_some_size_and_a_log_that_is_cut(tmp_path: Path) -> None:
+    section = ServerSection(
+        host="127.0.0.1", port=free_port(), listen="127.0.0.1", sandbox="basic", run_memory_mb=768, run_file_mb=2
+    )
+    folder = make_project(tmp_path / "office", NAMES, server=section)
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    with serving(folder), agents(folder / "kits", NAMES):
+        lea = Caller.of(folder / "kits" / "lea")
+        run = lea.submit(f"{tmp_path}/greedy.py:job", sites=NAMES)["run"]
+        ended = lea.ended(run)
+        assert ended["metrics"] == {"file": errno.EFBIG, "badness": 1000}
+        assert (ended["state"], "Unable to allocate 1.00 GiB" in ended["reason"]) == ("failed", True), ended
+        log = folder / "kits" / "server" / "data" / "work" / run / "log.txt"
+        assert LOG_LIMIT < log.stat().st_size < LOG_LIMIT + 200
+        assert log.read_bytes().endswith(b"[the log is cut here: what came behind 16 MiB is not kept]\n")
         lea.client.close()
 
 

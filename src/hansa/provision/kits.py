@@ -272,5 +272,8 @@ def _kit_toml(member: Member, project: Project) -> bytes:
             f"tls = {text(server.listen_tls)}",
             f"sandbox = {text(server.sandbox)}",
             f"low_water = {server.low_water}",
+            f"run_memory_mb = {server.run_memory_mb}",
+            f"run_file_mb = {server.run_file_mb}",
+            f"metrics_port = {server.metrics_port}",
         ]
     return ("\n".join(lines) + "\n").encode()

@@ -37,7 +37,9 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     any CA that the parties' machines know), or the file of a CA's certificates, which every kit gets: once read, the PEM itself.
     `listen_tls = false`: between such a proxy and the server, on one machine, plain HTTP is spoken. `sandbox` encloses the
     processes that execute jobs' code at the server: "strict" (no network, nothing to see of other runs), "basic" or "off".
-    `low_water` is the part of the server's disk that stays free: below it no new work is taken in.
+    `low_water` is the part of the server's disk that stays free: below it no new work is taken in. `run_memory_mb` and
+    `run_file_mb` bound the process of each run (0 MB of memory: three quarters of the machine's). `metrics_port`: where, on
+    127.0.0.1 of the server's machine alone, Prometheus reads the numbers of runs and sites by name; 0: nowhere.
     """
 
     host: str
@@ -51,6 +53,9 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen_tls: bool = True
     sandbox: Literal["strict", "basic", "off"] = "strict"
     low_water: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    run_memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 0
+    run_file_mb: Annotated[int, msgspec.Meta(ge=1)] = 65_536
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
 
     @property
     def front_ca(self) -> str | None:

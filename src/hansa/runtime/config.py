@@ -49,7 +49,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where a server listens, and where its data are: a folder, relative to the kit. `tls` is off behind a proxy on the machine.
 
     `sandbox` encloses the processes of runs, which execute authors' code; what cannot be had keeps the server from starting.
-    `low_water` is the part of the disk that stays free.
+    `low_water` is the part of the disk that stays free. The process of a run has `run_memory_mb` at most (0: three quarters of the
+    machine's), and writes no file of more than `run_file_mb`.
     """
 
     host: str = "0.0.0.0"  # noqa: S104  a server of a federation is for others
@@ -58,6 +59,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tls: bool = True
     sandbox: Literal["strict", "basic", "off"] = "strict"
     low_water: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    run_memory_mb: Count = 0
+    run_file_mb: Positive = 65_536
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
 
 
 class KitFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

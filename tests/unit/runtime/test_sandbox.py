@@ -1,6 +1,7 @@
 """What an enclosed process can do: each probe is Python text that a real process of its own runs behind the walls."""
 
 import ctypes
+import os
 import socket
 import subprocess
 import sys
@@ -193,5 +194,76 @@ def test_a_machine_without_namespaces_is_told_and_nothing_runs(tmp_path: Path) -
     thread.join()
     """
     done = subprocess.run([sys.executable, "-c", dedent(code), str(tmp_path)], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("3 sandbox this machine does not permit a network namespace"), done
+    assert done.stdout.startswith("3 sandbox this machine does not permit a network, mounts and processes of its own"), done
     assert 'sandbox = "basic"' in done.stdout
+
+
+def test_what_a_strict_worker_leaves_behind_in_sessions_of_its_own_ends_with_it(tmp_path: Path) -> None:
+    """Two forks and a session of its own escape a process group, and not a PID namespace."""
+    mark = f"hansa-left-{tmp_path.name}"
+    text = f"""
+    code = "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); open('there', 'w'); time.sleep(600)"
+    subprocess.run([sys.executable, "-c", code, "{mark}"])
+    while not Path("there").exists():
+        pass
+    print(os.getpid() < 10, "{mark}" in str([each.read_bytes() for each in Path("/proc").glob("[0-9]*/cmdline")]))
+    """
+    assert probe(tmp_path, "strict", text) == ["True True"]
+    named = [each for each in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _told(each)]
+    assert named == []
+
+
+def test_a_strict_worker_ends_as_its_work_does(tmp_path: Path) -> None:
+    for text, code in (("sys.exit(7)", 7), ("os.kill(os.getpid(), 11)", -11), ("os.kill(os.getpid(), 9)", -9), ("pass", 0)):
+        command = [
+            sys.executable,
+            "-c",
+            dedent(START) + text,
+            "strict",
+            str(tmp_path),
+            *[str(tmp_path / name) for name in "sk"],
+            "0",
+            "0",
+        ]
+        (tmp_path / "k").mkdir(exist_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        if done.returncode == 77:
+            pytest.skip(f"this kernel forbids it: {done.stdout.strip()}")
+        assert done.returncode == code, (text, done.stderr)
+
+
+def test_a_strict_worker_reaches_no_daemon_through_its_socket_and_its_own_children_through_theirs(tmp_path: Path) -> None:
+    """docker.sock and its like: Landlock leaves connecting alone, and a network of one's own does not hide paths."""
+    places = [tmp_path / "daemon.sock", Path("/run") / f"hansa-{tmp_path.parent.name}-{tmp_path.name}.sock"]
+    listeners = list[socket.socket]()
+    try:
+        for place in places if os.access("/run", os.W_OK) else places[:1]:
+            listeners.append(socket.socket(socket.AF_UNIX))
+            listeners[-1].bind(str(place))
+            listeners[-1].listen()
+        text = f"""
+        def reach(place):
+            with socket.socket(socket.AF_UNIX) as own:
+                own.connect(place)
+        attempt(lambda: reach("{places[0]}"))
+        attempt(lambda: reach("{places[1]}"))
+        mine = socket.socket(socket.AF_UNIX)
+        Path("own.sock").unlink(missing_ok=True)
+        mine.bind("own.sock")
+        mine.listen()
+        attempt(lambda: reach("own.sock"))
+        """
+        refused, missing, own = probe(tmp_path, "strict", text)
+        assert (refused.split()[0], missing.split()[0], own) == ("ConnectionRefusedError", "FileNotFoundError", "done")
+        assert probe(tmp_path, "basic", text)[0] == "done"  # what the walls are measured against
+    finally:
+        for listener, place in zip(listeners, places, strict=False):
+            listener.close()
+            place.unlink(missing_ok=True)
+
+
+def _told(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""

@@ -130,6 +130,8 @@ class Start(Line, frozen=True):
     submitted: float  # seconds since 1970
     sandbox: Literal["strict", "basic", "off"] = "strict"
     hidden: list[str] = []
+    memory_bytes: int = 0
+    file_bytes: int = 0
     ended: Ending | None = None  # nothing is to be run any more: how it ended, and why, is to stand in the run folder
     reason: str = ""
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import resource
 import signal
 import socket
@@ -95,7 +96,7 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             await inbox.commit({PROJECT: [Entry("server.started", {"epoch": book.epoch + 1})]})
             door = Door(kit, inbox)
             presence = Presence(book.sites, inbox.lose)
-            walls = Enclosing(settings.sandbox, kit.data.absolute(), [(kit.folder / name).absolute() for name in SECRET_FILES])
+            walls = _walls(kit, settings)
             scheduler = Scheduler(inbox, presence, places, door.policy, environment, walls, most=most)
             door.on_roster = lambda: _new_roster(door, scheduler, inbox)
             live = Live(places, inbox.bells)
@@ -110,6 +111,14 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             await scheduler.close()
             await _stopped(server)
             await inbox.close()
+
+
+def _walls(kit: Kit, settings: ServerSettings) -> Enclosing:
+    """How the processes of runs are enclosed: what is not said of their memory is three quarters of the machine's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    secrets = [(kit.folder / name).absolute() for name in SECRET_FILES]
+    memory = settings.run_memory_mb << 20 or machine // 4 * 3
+    return Enclosing(settings.sandbox, kit.data.absolute(), secrets, memory, settings.run_file_mb << 20)
 
 
 def _blobs(places: Places, settings: ServerSettings) -> FileBlobs:

@@ -152,12 +152,13 @@ def _enclosed(start: Start) -> Done | None:
         openable=(Path(start.blobs),),
         hidden=tuple(map(Path, start.hidden)),
         shown=(Path(start.source),),
+        data_bytes=start.memory_bytes,
+        file_bytes=start.file_bytes,
     )
     try:
         enclose(walls)
     except SandboxError as error:
         return Done(state="failed", reason=str(error), code=error.code)
-    _end_with_parent()  # a process that changes its rights has to ask again
     return None
 
 

@@ -35,6 +35,9 @@ _LOG: Final = logging.getLogger("hansa.server")
 CRASHES: Final = 3  # deaths in a row without a finished step, after which a run has failed
 _NONSENSE: Final = (msgspec.MsgspecError, InputError, ValueError, KeyError)
 GRACE_S: Final = 5.0  # for a run's process to end when it is asked to
+LAST_S: Final = 0.5  # for what a process that has ended had still printed
+LOG_LIMIT: Final = 16 << 20  # bytes of a run's log.txt
+LOG_BLOCK: Final = 64 * 1024
 SEAL_S: Final = 30.0  # for the folder of a run that was ended to be written: curves take seconds
 _PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "HANSA_DATA")
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -49,11 +52,16 @@ class _Record(msgspec.Struct, rename={"shared": "global"}):
 
 @dataclass(frozen=True, slots=True)
 class Enclosing:
-    """How the processes of runs are enclosed: they see nothing in `data` but their own run's, and none of `secrets`."""
+    """How the processes of runs are enclosed: they see nothing in `data` but their own run's, and none of `secrets`.
+
+    Each has `memory_bytes` of its own at most, and writes no file of more than `file_bytes`; 0: no limit.
+    """
 
     mode: Mode
     data: Path
     secrets: Sequence[Path]
+    memory_bytes: int = 0
+    file_bytes: int = 0
 
 
 class Runner:
@@ -68,6 +76,7 @@ class Runner:
         self._environment = passed_on | _ONE_THREAD | {"HOME": home, "TMPDIR": home}
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._printed: asyncio.Task[None] | None = None
         self._stopping = ""
         self._done = self._written = False  # the run has ended; its process has said so, and written how
 
@@ -133,7 +142,9 @@ class Runner:
         return reader
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        with (self._places.work(self._run.id) / "log.txt").open("ab") as log:
+        says, prints = os.pipe()
+        self._printed = asyncio.create_task(_keep_log(says, self._places.work(self._run.id) / "log.txt"))
+        try:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # its folder, which it can write in, is no place to import from
@@ -142,12 +153,14 @@ class Runner:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=prints,
+                stderr=prints,
                 env=self._environment,
                 cwd=self._places.room(self._run.id),
                 start_new_session=True,
             )
+        finally:
+            os.close(prints)
 
     def _start(self, source: Path) -> Start:
         what = self._run.what
@@ -164,6 +177,8 @@ class Runner:
             sites=what.sites,
             seed=what.seed,
             submitted=self._run.created,
+            memory_bytes=self._walls.memory_bytes,
+            file_bytes=self._walls.file_bytes,
         )
 
     async def _take(self, message: link.FromRun) -> None:
@@ -258,6 +273,10 @@ class Runner:
             _LOG.warning("run.killed run=%s seconds=%.0f", self._run.id, within_s)
         finally:
             code = await _kill(process)
+            if (printed := self._printed) is not None:
+                self._printed = None
+                await asyncio.wait([printed], timeout=LAST_S)  # its last words; what it has started may hold the pipe open
+                printed.cancel()
         return code
 
     async def _seal(self) -> None:
@@ -284,6 +303,28 @@ class Runner:
                 part.replace(target)
             except OSError as error:
                 _LOG.warning("live.not_kept run=%s why=%r", self._run.id, str(error))
+
+
+async def _keep_log(handle: int, path: Path) -> None:
+    """Keep what a process prints until the pipe's other end closes; no more than LOG_LIMIT, and the file says so."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb", buffering=0)
+    )
+    try:
+        with path.open("ab", buffering=0) as log:
+            while block := await reader.read(LOG_BLOCK):
+                room = LOG_LIMIT - log.tell()
+                if room > 0:
+                    log.write(block[:room])
+                    if len(block) >= room:
+                        log.write(b"\n[the log is cut here: what came behind %d MiB is not kept]\n" % (LOG_LIMIT >> 20))
+    except OSError as error:
+        _LOG.warning("run.log_lost path=%s why=%r", path, str(error))
+        while await reader.read(LOG_BLOCK):  # the process goes on
+            pass
+    finally:
+        transport.close()
 
 
 async def _kill(process: asyncio.subprocess.Process) -> int:

@@ -38,7 +38,7 @@ def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         authority=server.site_ca(),
         now=now,
     )
-    save_certificate(site, made.certificate_pem)
+    save_certificate(site, made.certificate_pem, now=time.time())
     return folder / "kits"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import stat
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -246,8 +245,8 @@ def site_key(kit: Kit) -> ec.EllipticCurvePrivateKey:
     return kit.private_key()
 
 
-def check_given(kit: Kit, chain: str) -> None:
-    """Return if the PEM is a site's certificate for the kit's name, good now, with the project's CA behind it.
+def check_given(kit: Kit, chain: str, *, now: float) -> None:
+    """Return if the PEM is a site's certificate for the kit's name, good at the time `now`, with the project's CA behind it.
 
     Raises:
         IdentityError: it is not: what stands is not to be replaced by it.
@@ -256,20 +255,20 @@ def check_given(kit: Kit, chain: str) -> None:
         certificates = x509.load_pem_x509_certificates(chain.encode())
     except ValueError as error:
         raise IdentityError("bad_certificate", "what the server gave is no certificate", path=str(kit.certificate)) from error
-    found = check_chain(der(*certificates), kit.ca_certificate(), now=time.time(), name=kit.name)
+    found = check_chain(der(*certificates), kit.ca_certificate(), now=now, name=kit.name)
     if (found.kind, found.project) != (kit.kind, kit.project):
         got, expected = f"{found.kind} of {found.project}", f"{kit.kind} of {kit.project}"
         raise IdentityError("wrong_kind", "the certificate is for something else", got=got, expected=expected)
 
 
-def save_certificate(kit: Kit, pem: str) -> None:
+def save_certificate(kit: Kit, pem: str, *, now: float) -> None:
     """Store the certificate for the kit's key; what it was enrolled with is then of no use, and removed.
 
     Raises:
         IdentityError: `wrong_key`: the certificate is for another key; what stood still stands.
     """
-    check_given(kit, pem)
     check_pair(kit.private_key(), x509.load_pem_x509_certificate(pem.encode()), kit.certificate)
+    check_given(kit, pem, now=now)
     write_atomic(kit.certificate, [pem.encode()])
     for name in (TOKEN_FILE, BOOTSTRAP_KEY_FILE):
         (kit.folder / name).unlink(missing_ok=True)

@@ -79,7 +79,7 @@ def test_a_site_enrols_from_kit_to_certificate(kits: Path) -> None:
         authority=server.site_ca(),
         now=NOW,
     )
-    save_certificate(site, made.certificate_pem)
+    save_certificate(site, made.certificate_pem, now=NOW)
     again = load_kit(kits / "north")
     assert again.enrolled
     assert check_chain(der(*again.chain()), again.ca_certificate(), now=NOW, name="north").kind == "site"
@@ -92,7 +92,7 @@ def test_a_certificate_for_another_key_is_not_stored(kits: Path) -> None:
     site = load_kit(kits / "north")
     site_key(site)
     with pytest.raises(IdentityError) as caught:
-        save_certificate(site, (kits / "alice" / "certificate.pem").read_text())
+        save_certificate(site, (kits / "alice" / "certificate.pem").read_text(), now=NOW)
     assert caught.value.code == "wrong_key"
     assert not site.certificate.exists()
 

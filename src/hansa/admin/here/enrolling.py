@@ -36,7 +36,7 @@ def enroll(kit: Kit, *, environment: Mapping[str, str]) -> None:
     with contextlib.closing(Wire(kit, certificate, secret, proxy=proxy_of(kit, environment))) as wire:
         headers = {"DPoP": shown, "Content-Type": "application/json"}
         made = wire.ask("POST", _PATH, Enrolled, content=encode(asked), headers=headers)
-    save_certificate(kit, made.certificate)
+    save_certificate(kit, made.certificate, now=time.time())
 
 
 def renew(kit: Kit, *, environment: Mapping[str, str], keep_key: bool = False) -> None:

@@ -64,6 +64,6 @@ async def renew(kit: Kit, connection: Connection, *, keep_key: bool = False) -> 
     """
     asked = renewal.ask(kit.name, kit.private_key(), keep_key=keep_key)
     made = await connection.post(_PATH, Renew(csr=asked.csr), Enrolled)
-    check_given(kit, made.certificate)
+    check_given(kit, made.certificate, now=time.time())
     await asyncio.to_thread(renewal.replace, kit.key, kit.certificate, asked, made.certificate)
     await connection.adopt(credentials_of(kit))

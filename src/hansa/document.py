@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from hansa.core.graph import Apply, Parameter, Reduce, member_of
+from hansa.core.graph import Apply, Reduce, member_of
 from hansa.core.job import Job, Resources
 from hansa.core.plan import Plan, Stage, label_of, phases
 from hansa.core.types import StructType
@@ -238,7 +238,7 @@ def _stage(stage: Stage) -> StageOf:
         task=stage.task,
         **types,
         receives=[Named(name=label, type=str(member_of(node.type))) for label, node in stage.goes],
-        own=[Named(name=n.name, type=str(member_of(n.type))) for n in stage.order if isinstance(n, Parameter)],
+        own=[Named(name=n.name, type=str(member_of(n.type))) for n in stage.parameters],
         runs=[_run(each) for each in stage.functions],
         leaves=[_leaving(stage, each) for each in stage.reductions],
         reports=[each.fn.name for each in stage.fresh if _reports(each)],

@@ -15,6 +15,8 @@ SITE_TOML = """
 sandbox = "{sandbox}"
 [data]
 heart = "shards.py:load"
+[publish]
+types = false
 [policy]
 authors = "any"
 code = "any"

@@ -14,6 +14,7 @@ ROOF = {
     "tensors",
     "local",
     "document",
+    "schema",
     "stacked",
 }  # what the core only lends its name to: any package above core may import them
 MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself and the ground
@@ -26,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "tensors": {"core", "codec"},
     "templates": {"core"},
     "document": {"core"},
+    "schema": {"core"},
     "aggregation": {"core"},
     "aggregators": {"core", "templates", "aggregation"},
     "analytics": {"core"},

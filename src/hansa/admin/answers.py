@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from hansa.schema import Misfit
+
 State: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "aborted", "refused"]
 OVER: Final = frozenset({"completed", "failed", "aborted", "refused"})
 LIVE: Final = frozenset({"metric", "log"})  # kinds of live lines
@@ -87,6 +89,16 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, str] = {}
     demands: list[str] = []
     runs: list[str] = []
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a site's data are what a job takes, as far as their type says; None: the site says nothing of it, and why."""
+
+    site: str
+    fits: bool | None
+    type: str = ""
+    misfits: list[Misfit] = []
+    why: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True):

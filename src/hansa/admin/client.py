@@ -19,9 +19,10 @@ from blake3 import blake3
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.admin.answers import File, Files, Happened, Plan, RunEvent, Runs, Site, Sites, Status
+from hansa.admin.answers import File, Files, Fit, Happened, Plan, RunEvent, Runs, Site, Sites, Status
 from hansa.admin.channel import PATIENCE_S, Channel
 from hansa.admin.wire import proxy_of
+from hansa.core.job import Job
 from hansa.core.trees import Tree
 from hansa.errors import InputError, RefusedError, RunError, UnreachableError
 from hansa.files import storage_error
@@ -30,9 +31,10 @@ from hansa.record.folder import RunFolder
 from hansa.runtime.authz.certificates import der
 from hansa.runtime.authz.renewal import DAY_S, ends, renew_at
 from hansa.runtime.config import Kit, load_kit
-from hansa.runtime.jobs.build import Signer, build
+from hansa.runtime.jobs.build import Signer, build, read_job
 from hansa.runtime.protocol.messages import HOLD_S
 from hansa.runtime.store.event import Event
+from hansa.schema import Misfit, check, read_type
 
 _LOG: Final = logging.getLogger("hansa.admin")
 _PROJECT: Final = "project"
@@ -158,6 +160,18 @@ class Session:
         if name not in known:
             raise InputError("no such site", site=name[:200], expected=", ".join(known) or None, hint="see `hansa site list`")
         return known[name]
+
+    def check(self, job: Job | str, *, sites: Sequence[str] | None = None) -> list[Fit]:
+        """For each site (None: all that are not revoked), whether its data are what the job takes, by the types that sites publish.
+
+        job: a job or its reference. Nothing is submitted, and no site is asked: what they have said of their data is at the server.
+
+        Raises:
+            InputError: there is no such site. JobReferenceError, TraceError: the job is not one.
+        """
+        made = read_job(job) if isinstance(job, str) else job
+        chosen = [self.site(name) for name in sites] if sites is not None else [s for s in self.sites() if s.revoked is None]
+        return [fit(made, site) for site in chosen]
 
     def disable(self, site: str, *, reason: str = "") -> Site:
         """Work with the site no more until it is enabled; what it was asked is given up."""
@@ -351,6 +365,20 @@ class Run:
     @property
     def _path(self) -> str:
         return f"/api/runs/{self.id}"
+
+
+def fit(job: Job, site: Site) -> Fit:
+    """Whether the site's data are what the job takes."""
+    if job.data not in site.data:
+        return Fit(site=site.site, fits=False, misfits=[Misfit(job.data, "data of this label", "none")])
+    said = site.data[job.data]
+    if not said:
+        return Fit(site=site.site, fits=None, why="the site publishes no type of these data, or has not yet")
+    try:
+        found = check(job, {label: read_type(text) for label, text in site.data.items() if text})
+    except InputError as error:
+        return Fit(site=site.site, fits=None, why=f"what the site says is not understood: {error}")
+    return Fit(site=site.site, fits=not found, type=said, misfits=found)
 
 
 class _Page(msgspec.Struct, frozen=True):

@@ -46,9 +46,8 @@ def submit(
     if (reference is None) == (flare is None):
         raise InputError("name a job, or an app of FLARE", hint="hansa job submit digits.py:job, or hansa job submit --flare APP")
     what = str(reference) if flare is None else str(flare / "config" / "config_fed_server.json")
-    names = None if sites is None else [name.strip() for name in sites.split(",") if name.strip()]
     with _session(kit) as session:
-        options: dict[str, Any] = {"sites": names, "min_sites": min_sites, "seed": seed, "priority": priority}
+        options: dict[str, Any] = {"sites": _names(sites), "min_sites": min_sites, "seed": seed, "priority": priority}
         run = session.submit(what, include=include or (), **options)
         _submitted(run, kit, wait=wait, as_json=as_json)
 
@@ -76,6 +75,27 @@ def plan(
     data = build(reference)
     bundle = open_bundle(data)
     shown.planned(bundle, len(data), code_hash(bundle.manifest), types=types, as_json=as_json)
+
+
+@job.command("check", epilog="Example: hansa job check digits.py:job --kit fed/kits/admin --sites north,south")
+def check(
+    reference: JobReference,
+    *,
+    kit: Kit,
+    sites: Annotated[str | None, typer.Option("--sites", help="Names, separated by commas; else all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Whether the sites' data are what the job takes, by the types that sites publish; exit code 1 if one's are not.
+
+    Nothing is submitted and nothing runs at any site.
+    """
+    from hansa.admin import shown
+
+    with _session(kit) as session:
+        found = session.check(reference, sites=_names(sites))
+    shown.fits(reference, found, as_json=as_json)
+    if any(each.fits is False for each in found):
+        raise typer.Exit(1)
 
 
 @job.command("list", epilog="Example: hansa job list --kit fed/kits/admin")
@@ -217,6 +237,10 @@ def audit_verify(
         _print_json({"ok": True, "events": verdict.events, "streams": len(verdict.heads)})
     else:
         typer.echo(f"whole: {verdict.events:,} events in {len(verdict.heads)} streams")
+
+
+def _names(sites: str | None) -> list[str] | None:
+    return None if sites is None else [name.strip() for name in sites.split(",") if name.strip()]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import typer
 
-from hansa.admin.answers import LIVE, Plan, RunEvent, Site, Status
+from hansa.admin.answers import LIVE, Fit, Plan, RunEvent, Site, Status
 from hansa.admin.client import Run
 from hansa.admin.here.local import Local
 from hansa.files import storage_error
@@ -36,6 +36,20 @@ def planned(bundle: Bundle, size: int, code: str, *, types: bool, as_json: bool)
     typer.echo(f"code hash  {code}  (sites approve code by it)")
     if manifest.requires:
         typer.echo(f"requires   {', '.join(manifest.requires)}")
+
+
+def fits(reference: str, found: Sequence[Fit], *, as_json: bool) -> None:
+    """Which sites' data a job takes: a line a site, and one for each place where they are not what it takes."""
+    if as_json:
+        json({"job": reference, "fits": all(each.fits is not False for each in found), "sites": msgspec.to_builtins(found)})
+        return
+    width = max((len(each.site) for each in found), default=0)
+    for each in found:
+        said = {True: f"fits     {each.type}", False: f"DIFFERS  {each.type}", None: f"unknown  {each.why}"}[each.fits]
+        typer.echo(inert(f"{each.site:<{width}}  {said}").rstrip())
+    for each in found:
+        for misfit in each.misfits:
+            typer.echo(inert(f"{each.site}: {misfit}"))
 
 
 def runs(found: Sequence[Status], *, as_json: bool) -> None:

@@ -110,6 +110,10 @@ class Job:
         """The document's SHA-256."""
         return str(self.document.hash)
 
+    def check(self, session: Any) -> Any:
+        """How the data of a federation's sites fit this job, by the types that they publish: see `Session.check`."""
+        return session.check(self)
+
     def outgoing(self, shareable: Shareable) -> Shareable:
         """Task data as it leaves the server: after `on_task` of those filters that have it."""
         for each in self.filters:

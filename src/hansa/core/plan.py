@@ -37,9 +37,9 @@ class Stage:
         return [node for node in self.order if isinstance(node, Apply)]
 
     @property
-    def own(self) -> list[str]:
-        """The names of the site's own arguments that are read."""
-        return [node.name for node in self.order if isinstance(node, Parameter)]
+    def parameters(self) -> list[Parameter]:
+        """The site's own arguments that are read."""
+        return [node for node in self.order if isinstance(node, Parameter)]
 
     @property
     def labels(self) -> dict[int, str]:
@@ -88,7 +88,7 @@ def phases(stage: Stage) -> Phases:
     """
     sources = [(label, node.source.type) for label, node in stage.goes]
     starts = _struct(_labelled(r.start for r in stage.reductions if r.start is not None))
-    own = [(node.name, node.type) for node in stage.order if isinstance(node, Parameter)]
+    own = [(node.name, node.type) for node in stage.parameters]
     goes, reads = StructType([(label, node.type) for label, node in stage.goes]), _struct(stage.reads)
     needed = _needed([*(node.source for _, node in stage.goes), *(r.start for r in stage.reductions if r.start is not None)])
     return Phases(

@@ -20,7 +20,7 @@ from hansa.core.intrinsics import federated_aggregate, federated_map
 from hansa.core.protocols import BatchLearner, Dataset, Evaluation, FitConfig, Learner, Part, Update
 from hansa.core.task import FLContext, Signal
 from hansa.core.trees import Array, Spec, Tree
-from hansa.core.types import Clients, ObjectType, to_type
+from hansa.core.types import Clients, ObjectType, TensorType, to_type
 from hansa.errors import DataError, SpecError
 
 MEAN, SCALE = "x.mean", "x.scale"
@@ -135,6 +135,17 @@ class Standardised:
     """
 
     inner: Learner
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on, as far as the inner learner says; x has columns.
+
+        Raises:
+            DataError: they cannot; names the array.
+        """
+        if x.shape is not None and len(x.shape) != 2:
+            raise DataError("features are standardised by column", path="x", expected="x of shape (n, d)", got=x)
+        if (inner := getattr(self.inner, "accepts", None)) is not None:
+            inner(x, y)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -318,6 +318,13 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     memory_mb: Count = 0
 
 
+class Publish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a site says of its data before any job: their types, made by its own loaders; with `rows`, also how many there are."""
+
+    types: bool = True
+    rows: bool = False
+
+
 class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a site permits. Without a [policy] table, and without authors or code in it, no job runs: each must be named.
 
@@ -373,6 +380,7 @@ class SiteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     environments: dict[str, str] = {}
     resources: Resources = Resources()
     sandbox: Literal["strict", "basic", "off"] = "basic"
+    publish: Publish = Publish()
     policy: SitePolicy = SitePolicy()
 
 

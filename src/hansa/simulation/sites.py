@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -13,13 +13,16 @@ import numpy as np
 
 from hansa.core import half
 from hansa.core.executor import Executor
+from hansa.core.graph import member_of
 from hansa.core.job import Job
 from hansa.core.protocols import FederatedData
 from hansa.core.task import Failure, FLContext, Shareable, Signal, Task
 from hansa.core.trees import Tree
+from hansa.core.types import ObjectType
 from hansa.data.rows import Rows
 from hansa.errors import ClientError, DataError, HansaError, SpecError
 from hansa.registry import nearest
+from hansa.schema import misfits, schema_of
 
 OWN = "data"  # the label by which any job's functions may call the job's own data set
 _NO_NUMBERS = "OSUMm"  # numpy's kinds of objects, strings and times
@@ -92,6 +95,7 @@ class Sites:
     names: Sequence[str]
     seed: int
     run: str = ""
+    checked: set[str] = field(default_factory=set, compare=False)  # labels of which one site was looked at
 
     def context(self, task: Task, slot: int, memory: SlotMemory, tracks: Tracks) -> FLContext:
         """Where and when a task runs at one site."""
@@ -111,7 +115,25 @@ class Sites:
 
     def _load(self, slot: int, label: str) -> Any:
         """The site's data of a label; its arrays cannot be written to: what one round did to them, the next would train on."""
-        return _sealed(self.data[label_of(label, self.job.data, self.data)].load(slot))
+        data = self.data[label_of(label, self.job.data, self.data)].load(slot)
+        if label not in self.checked:
+            self.checked.add(label)
+            self._check(label, data, slot)
+        return _sealed(data)
+
+    def _check(self, label: str, data: Any, slot: int) -> None:
+        """Return if the data are of the type that the job's computations say; of each label the first site asked is looked at.
+
+        Raises:
+            DataError: they are not; names the path, as `hansa job check` does for deployed sites.
+        """
+        wanted = [node.type for made in self.job.plans for stage in made.stages for node in stage.parameters if node.name == label]
+        if all(isinstance(member_of(kind), ObjectType) for kind in wanted):
+            return
+        found = schema_of(data)
+        for misfit in (each for kind in wanted for each in misfits(member_of(kind), found, label)):
+            error = "the site's data are not of the type that the job takes"
+            raise DataError(error, site=self.names[slot], path=misfit.path, expected=misfit.expected, got=misfit.got)
 
     def serve(self, task: Task, slot: int, kept: Mapping[str, Tree], abort: Signal) -> Answer:
         """One site's answer. What its code raises becomes a failure with the traceback: the simulation's client call."""
@@ -171,8 +193,8 @@ def by_label(job: Job, data: FederatedData | Mapping[str, FederatedData]) -> dic
             got, expected = f"{len(each.sites)} sites", f"{len(names)}, as {job.data!r} has"
             raise DataError("the data sets of a job have the same sites", job=job.name, path=label, expected=expected, got=got)
     for stage in (stage for each in job.plans for stage in each.stages):
-        for label in stage.own:
-            label_of(label, job.data, sets)
+        for node in stage.parameters:
+            label_of(node.name, job.data, sets)
     return sets
 
 

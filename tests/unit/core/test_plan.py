@@ -50,7 +50,7 @@ def test_all_that_one_stage_reads_leaves_in_one_task_named_after_its_function() 
     assert stage.task == "count"
     assert [label for label, _ in stage.reads] == ["mean", "rows"]
     assert [apply.fn.name for apply in stage.functions] == ["count"]
-    assert stage.own == ["x"]
+    assert [node.name for node in stage.parameters] == ["x"]
 
 
 def test_what_needs_an_aggregate_is_a_later_stage_and_its_inputs_are_computed_there_again() -> None:

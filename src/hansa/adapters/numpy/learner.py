@@ -16,6 +16,7 @@ from hansa.core import trees
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
+from hansa.core.types import TensorType
 from hansa.errors import ConfigError, DataError, HansaError, SpecError
 
 Kind: TypeAlias = Literal["logistic", "softmax", "mlp"]
@@ -182,6 +183,20 @@ class NumpyLearner:
                 raise DataError("there are no labels to count classes by", path="y", hint="give `classes`")
             known = max(2, int(np.max(data.y)) + 1)
         return replace(self, features=features, classes=known)
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on, as far as types say.
+
+        Raises:
+            DataError: they cannot; names the array, what was expected and what came.
+        """
+        sizes = (x.shape or ())[1:]
+        if x.dtype.kind not in "biuf":
+            raise DataError("rows must be numbers", path="x", expected="numbers", got=x)
+        if self.features is not None and None not in sizes and math.prod(n or 0 for n in sizes) != self.features:
+            raise DataError("rows do not fit the learner", path="x", expected=f"{self.features} features a row", got=x)
+        if y.dtype.kind not in "biuf" or len(y.shape or (None,)) != 1:
+            raise DataError("a label is one number a row", path="y", expected="one class a row", got=y)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """The first model: zeros for a convex one, He's draw for a perceptron.

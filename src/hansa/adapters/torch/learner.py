@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -21,7 +22,8 @@ from hansa.adapters.training import Plan, epochs_of, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
-from hansa.errors import ConfigError
+from hansa.core.types import TensorType
+from hansa.errors import ConfigError, DataError
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 OwnFit: TypeAlias = Callable[[nn.Module, Dataset, FitConfig], Any]  # nothing, a loss, or a mapping: checked when it returns
@@ -114,6 +116,28 @@ class TorchLearner:
         if self._fit is not None or not isinstance(chosen.optimizer, str):
             return None
         return "momentum" if chosen.momentum else chosen.optimizer
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on: the model and the loss take fake tensors of them, without data.
+
+        Raises:
+            DataError: they cannot; names the array, and says what torch says.
+        """
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        sizes = [(kind.shape or (None,))[1:] for kind in (x, y)]
+        if None in (*sizes[0], *sizes[1]):
+            return
+        rows_of = [np.zeros((2, *(n or 0 for n in size)), kind.dtype) for kind, size in zip((x, y), sizes, strict=True)]
+        with warnings.catch_warnings(action="ignore"), FakeTensorMode(allow_non_fake_inputs=True):
+            module = self._model()
+            floats = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+            inputs = torch.zeros(rows_of[0].shape, dtype=rows.input_dtype(rows_of[0], floats))
+            targets = torch.zeros(rows_of[1].shape, dtype=rows.target_dtype(rows_of[1], floats, self._objective.targets))
+            with _refusing("x", "rows that the model takes", x):
+                output = module(inputs)
+            with _refusing("y", "targets that the loss takes", y):
+                self._objective(output, targets)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """The weights that the user's function gives when torch is seeded from `rng`; torch's own generators stay as they are."""
@@ -331,3 +355,13 @@ def _honoured(names: Sequence[str], fit: OwnFit | None) -> tuple[str, ...]:
     if names and fit is None:
         raise ConfigError("the built-in loop honours all", path="honours", got=repr(names), hint="it is for fit=")
     return tuple(term for term in _TERMS if term in names)
+
+
+@contextmanager
+def _refusing(path: str, wanted: str, got: TensorType) -> Iterator[None]:
+    """What a module or a loss raises for tensors that it does not take, as an error of ours that says what torch says."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        says = str(error).strip().partition("\n")[0]
+        raise DataError(says, path=path, expected=wanted, got=f"{got} ({says})") from error

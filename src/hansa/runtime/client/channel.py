@@ -25,7 +25,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     """The run. Paths are absolute. `data` leads from a label to the loader, relative to `base`, and `places` to a file or folder.
 
-    It is bound to `cores`, if there are any, and computes with so many `threads`. `hidden` is the agent's
+    Without a `reference` there is no job: the worker looks at the data, says of what types they are (with the number of rows, if
+    `rows`), and ends. It is bound to `cores`, if there are any, and computes with so many `threads`. `hidden` is the agent's
     own, of which the worker may see `shown`; it writes in `folder`.
     """
 
@@ -45,6 +46,7 @@ class Begin(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     gpus: list[str] = []
     cores: list[int] = []
     threads: int = 1
+    rows: bool = False
 
 
 class Do(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -71,7 +73,9 @@ class Abort(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
 
 
 class Ready(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):
-    """Tasks can come."""
+    """Tasks can come. `types`: of a worker without a job, the types of the site's data by label; "" where that cannot be said."""
+
+    types: dict[str, str] = {}
 
 
 class Broken(Line, frozen=True, tag=True, kw_only=True, omit_defaults=True):

@@ -79,8 +79,8 @@ class Worker:
         """Whether it was started and has not been seen to end."""
         return self._process is not None
 
-    async def start(self) -> None:
-        """Start it; returns when it is enclosed and has loaded the job.
+    async def start(self) -> Ready:
+        """Start it; what it says when it is enclosed and has loaded the job.
 
         Raises:
             WorkerBroken: it cannot work. WorkerDied: it ended before it could say anything.
@@ -109,6 +109,7 @@ class Worker:
         if not isinstance(said, Ready):
             await self.close()
             raise WorkerBroken(said if isinstance(said, Broken) else Broken(code="fault", message="the worker did not say Ready"))
+        return said
 
     async def do(self, task: Do) -> Done:
         """What came of a task. If the caller is cancelled, the task is stopped: asked to first, ended with the worker if need be.

@@ -23,6 +23,7 @@ from hansa.runtime.client.leases import Leases
 from hansa.runtime.client.outbox import Key, Outbox
 from hansa.runtime.client.part import Part
 from hansa.runtime.client.places import Places, Seen
+from hansa.runtime.client.publishing import IDLE_S, LOOK_AGAIN_S, types_of
 from hansa.runtime.client.renewing import credentials_of, keep_renewed
 from hansa.runtime.client.site import Site
 from hansa.runtime.client.workplace import Item
@@ -123,6 +124,7 @@ class Agent:
         self._parts: dict[str, tuple[Part, asyncio.Task[None]]] = {}
         self._ending: set[str] = set()
         self._pulse = asyncio.Event()  # set: a heartbeat is due
+        self._types: dict[str, str] = {}
         self._greet = asyncio.Event()  # set: the server may be another than we knew
         site.connection.on_back = self._greet.set
 
@@ -138,6 +140,7 @@ class Agent:
                     self._part(kept.key.run)
                 self._group.create_task(self._poll())
                 self._group.create_task(self._beat())
+                self._group.create_task(self._publish())
                 self._group.create_task(keep_renewed(self._site.kit, self._site.connection))
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -154,7 +157,7 @@ class Agent:
         hello = Hello(
             versions=list(VERSIONS),
             software=f"hansa {version('hansa')}",
-            data=dict.fromkeys(config.data, ""),
+            data={label: self._types.get(label, "") for label in config.data},
             environments=sorted(config.environments),
             cores=config.resources.cores or os.cpu_count() or 1,
             gpus=config.resources.gpus,
@@ -174,6 +177,18 @@ class Agent:
             await self._take(*await self._ask(seen.after, hold_s=0.0))
         site.places.see(Seen(epoch=welcome.epoch, after=seen.after))
         _LOG.info("site.ready site=%s project=%s epoch=%d", site.name, welcome.project, welcome.epoch)
+
+    async def _publish(self) -> None:
+        """Say of what types the site's data are: when there is nothing else to do, and anew when its settings change."""
+        while True:
+            await asyncio.sleep(IDLE_S)  # a time, not a state: what comes first is done first
+            while working := [serving for _, serving in self._parts.values()]:
+                await asyncio.wait(working)
+            types = await types_of(self._site)
+            if types != self._types:
+                self._types = types
+                self._greet.set()
+            await self._site.until_changed(LOOK_AGAIN_S)
 
     async def _poll(self) -> None:
         """Take on what is new, as soon as it is. After a silence all is listed again: nothing is done twice."""

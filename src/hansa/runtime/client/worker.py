@@ -42,11 +42,15 @@ def main(descriptor: int, agent: int) -> int:
 def _serve(begin: Begin, link: socket.socket, lines: BinaryIO) -> int:
     from threadpoolctl import threadpool_limits
 
-    from hansa.runtime.client.serving import load
+    from hansa.runtime.client.serving import load, types_of
     from hansa.runtime.client.telling import Voice, log_to
 
     voice = Voice(link)
     log_to(voice)
+    if not begin.reference:
+        with threadpool_limits(begin.threads, user_api="blas"):
+            voice.say(Ready(types=types_of(begin)))
+        return 0
     served = load(begin, voice)
     if isinstance(served, Broken):
         voice.say(served)

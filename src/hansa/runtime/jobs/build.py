@@ -69,6 +69,16 @@ def build(reference: str, include: Iterable[str | Path] = (), *, sign: Signer | 
     return _pack({MANIFEST: msgspec.json.encode(manifest, order="deterministic"), PLAN: plan.content, **files})
 
 
+def read_job(reference: str) -> Job:
+    """The job that `reference` names, as `build` would bundle it.
+
+    Raises:
+        JobReferenceError: the reference leads to no job.
+    """
+    root, _, within = _sources(reference)
+    return load_job(root, within)
+
+
 def _sources(reference: str) -> tuple[Path, list[Path], str]:
     """The folder that a bundle's paths are relative to, the job's own files, and the reference as the bundle has it."""
     place, _, name = reference.rpartition(":")

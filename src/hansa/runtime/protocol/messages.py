@@ -48,6 +48,9 @@ PROBLEM: Final = "application/problem+json"
 Counted: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]  # what JSON's readers and Prometheus can hold
 
 
+Schema: TypeAlias = Annotated[str, msgspec.Meta(max_length=4_000)]
+
+
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True, kw_only=True):
     """A message: fields that a newer version adds are passed over, fields that are missing are an error."""
 
@@ -85,7 +88,7 @@ class Hello(Message, frozen=True):
 
     versions: list[int]
     software: str
-    data: dict[str, str] = {}  # label -> the type of the data, in the notation of computations; never the data
+    data: dict[str, Schema] = {}  # label -> the type of the data, in the notation of computations; never the data. "": not said
     environments: list[str] = []
     cores: int = 1
     gpus: int = 0

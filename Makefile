@@ -18,7 +18,7 @@ test: .venv/.stamp-dev
 # JAX does not bear processes that fork, as other tests do: it is not imported beside them.
 test-heavy: .venv/.stamp-heavy
 	$(BIN)/pytest -q -n 2 -o addopts="-ra --strict-markers --strict-config --doctest-modules --import-mode=importlib" \
-		tests/heavy src/hansa/adapters/jax src/hansa/adapters/tensorflow src/hansa/compat/tff $(ARGS)
+		tests/heavy src/hansa/adapters/jax src/hansa/adapters/tensorflow src/hansa/adapters/keras src/hansa/compat/tff $(ARGS)
 
 # Types against TensorFlow Federated's own package, which caps ml_dtypes and protobuf: in an environment of its own.
 test-oracle:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hansa.core.protocols import Dataset, FitConfig
-from hansa.core.trees import Array, Tree
+from hansa.core.trees import Array, Leaf, Tree
 from hansa.errors import ConfigError, DataError
 
 
@@ -113,3 +113,53 @@ def order(n: int, *, batch: int, steps: int, rng: np.random.Generator) -> Iterat
     for rows in epochs_of(n, batch=batch, steps=steps, rng=rng):
         for start in range(0, len(rows), batch or n):
             yield rows[start : start + (batch or n)]
+
+
+def drawn(rng: np.random.Generator) -> int:
+    """A seed for the model's own draws (dropout), taken back: the batches are those of a learner that draws none."""
+    stream = rng.bit_generator.state
+    seed = int(rng.integers(1 << 31))
+    rng.bit_generator.state = stream
+    return seed
+
+
+def inputs(x: Array, floats: np.dtype[np.floating]) -> Array:
+    """Floats, booleans and uint8 become the model's floats, with values unchanged; other integers int32 (token ids).
+
+    Raises:
+        DataError: they are no numbers.
+    """
+    if x.dtype.name.startswith(("float", "bfloat")) or x.dtype in (np.uint8, np.bool_):
+        return np.asarray(x, floats)
+    if x.dtype.kind in "iu":
+        return np.asarray(x, np.int32)
+    raise DataError("rows must be numbers", path="x", got=Leaf(x.dtype, x.shape), hint="cast them, for example to float32")
+
+
+def targets(y: Array, floats: np.dtype[np.floating]) -> Array:
+    """Integers and booleans become int32, floats the model's.
+
+    Raises:
+        DataError: they are no numbers.
+    """
+    if y.dtype.kind not in "iubf":
+        raise DataError("targets must be numbers", path="y", got=Leaf(y.dtype, y.shape), hint="number the classes from 0")
+    return np.asarray(y, floats if y.dtype.kind == "f" else np.int32)
+
+
+def bucket(count: int) -> int:
+    """The power of two that holds the count: how far a dimension is padded where each size is compiled anew.
+
+    >>> [bucket(n) for n in (1, 2, 3, 60)]
+    [1, 2, 4, 64]
+    """
+    return 1 << max(0, count - 1).bit_length()
+
+
+def padded(values: Array, *sizes: int) -> Array:
+    """The array filled up with zeros to these sizes of its first dimensions."""
+    if values.shape[: len(sizes)] == sizes:
+        return values
+    out = np.zeros((*sizes, *values.shape[len(sizes) :]), values.dtype)  # np.pad would cost as much as a small client's training
+    out[tuple(map(slice, values.shape[: len(sizes)]))] = values
+    return out

@@ -6,31 +6,24 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hansa.adapters.jax import rows
 from hansa.adapters.jax.leaves import Names
 from hansa.adapters.jax.local import Client, Local, agreed
 from hansa.adapters.jax.rows import Part
-from hansa.adapters.jax.rules import Chosen, Factory, Name
-from hansa.adapters.training import Plan, require_targets, training
+from hansa.adapters.jax.rules import Chosen, Factory
+from hansa.adapters.settings import METRICS, RuleName, Scores, described, metric_names, named, require_scores
+from hansa.adapters.training import Plan, bucket, drawn, inputs, padded, require_targets, targets, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
 from hansa.errors import ConfigError
 
-Scores: TypeAlias = Literal["softmax", "sigmoid", "raw"]
-
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
-_METRICS: Mapping[str, tuple[str, ...]] = {
-    "softmax": ("loss", "accuracy"),
-    "sigmoid": ("loss", "accuracy", "auc"),
-    "raw": ("loss",),
-}
 _KINDS: Mapping[str, Scores] = {  # of Optax's losses, by name, so that Optax need not be there
     "softmax_cross_entropy_with_integer_labels": "softmax",
     "softmax_cross_entropy": "softmax",
@@ -74,7 +67,7 @@ class JaxLearner:
         epochs: int | None = None,
         steps: int | None = None,
         batch: int = 32,
-        optimizer: Name | Factory = "sgd",
+        optimizer: RuleName | Factory = "sgd",
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         scores: Scores | None = None,
@@ -83,13 +76,10 @@ class JaxLearner:
         for key, value in (("init", init), ("apply", apply), ("loss", loss)):
             if not callable(value):
                 raise ConfigError(f"{key} is a function", path=key, got=repr(value))
-        if scores not in (None, *_METRICS):
-            raise ConfigError("no such scores", path="scores", got=repr(scores), expected="softmax, sigmoid or raw")
-        if isinstance(metrics, str):
-            raise ConfigError("metrics are a sequence of names", path="metrics", got=repr(metrics), hint=f"({metrics!r},)")
+        require_scores(scores)
         self._init, self._apply, self._loss = init, apply, loss
-        self._scores: Scores = scores or _KINDS.get(_name(loss), "raw")
-        self._metrics = _METRICS[self._scores] if metrics is None else tuple(metrics)
+        self._scores: Scores = scores or _KINDS.get(named(loss), "raw")
+        self._metrics = METRICS[self._scores] if metrics is None else metric_names(metrics) or ()
         self._plan = Plan.given(lr=lr, epochs=epochs, steps=steps, batch=batch)
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
         self._keyed = "key" in inspect.signature(apply).parameters
@@ -152,10 +142,10 @@ class JaxLearner:
             DataError: rows that are no numbers. SpecError: the tree is not one of this model.
         """
         require_targets(data.x, data.y)
-        leaves, y = self._names.leaves(model), rows.targets(data.y, self._floats)
+        leaves, y = self._names.leaves(model), targets(data.y, self._floats)
         scores, losses = [], [np.zeros(0)]
         for x, where in self._pieces(data.x):
-            output, each = self._scored_losses(leaves, x, rows.padded(y[where], len(x)))
+            output, each = self._scored_losses(leaves, x, padded(y[where], len(x)))
             scores.append(np.asarray(output)[: len(y[where])])
             losses.append(np.asarray(each, np.float64)[: len(y[where])])
         total = np.concatenate(losses)
@@ -245,13 +235,13 @@ class JaxLearner:
         """Rows some at a time, padded; once none where there are none, so that scores have their shape."""
         for start in range(0, max(len(x), 1), _ROWS):
             where = slice(start, min(start + _ROWS, len(x)))
-            piece = rows.inputs(x[where], self._floats)
-            yield rows.padded(piece, rows.bucket(len(piece))), where
+            piece = inputs(x[where], self._floats)
+            yield padded(piece, bucket(len(piece))), where
 
     def _client(self, model: Tree, data: Dataset, plan: Plan, rng: np.random.Generator, *, corrected: bool = False) -> Client:
         """One client's training. `corrected` gives it a correction of zeros where it has none."""
         correction = {} if corrected and plan.correction is None else plan.correction
-        seed = _drawn(rng)
+        seed = drawn(rng)
         part = Part.of(training(data), plan, rng, self._floats)
         return Client(self._names.leaves(model), part, plan, self._names.correction(correction), seed)
 
@@ -262,15 +252,9 @@ class JaxLearner:
         return Update(delta, len(client.part.x), client.part.steps, client.plan.lr, loss)
 
     def _describe(self, scores: Scores | None, metrics: Sequence[str] | None) -> str:
-        plan, chosen = self._plan, self._optimizer
-        length = f"epochs={plan.epochs}" if plan.steps is None else f"steps={plan.steps}"
-        parts = [_name(self._init), _name(self._apply), f"loss={_name(self._loss)}", f"lr={float(plan.lr)!r}", length]
-        parts.append(f"batch={plan.batch}")
-        if chosen.optimizer != "sgd":
-            parts.append(f"optimizer={chosen.optimizer if isinstance(chosen.optimizer, str) else _name(chosen.optimizer)}")
-        parts += [f"{key}={value}" for key in ("momentum", "weight_decay") if (value := getattr(chosen, key))]
-        parts += [f"scores={scores}"] if scores else []
-        parts += [f"metrics={tuple(metrics)}"] if metrics is not None else []
+        chosen = self._optimizer
+        parts = [named(self._init), named(self._apply), f"loss={named(self._loss)}"]
+        parts += described(self._plan, chosen.optimizer, chosen.momentum, chosen.weight_decay, scores=scores, metrics=metrics)
         return f"JaxLearner({', '.join(parts)})"
 
 
@@ -278,21 +262,6 @@ def _groups(clients: Sequence[Client]) -> list[list[int]]:
     """The clients that are trained together: those whose rows, batches and steps have the same powers of two."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, client in enumerate(clients):
-        size = (rows.bucket(len(client.part.x)), client.width, rows.bucket(client.part.steps))
+        size = (bucket(len(client.part.x)), client.width, bucket(client.part.steps))
         groups.setdefault(size, []).append(i)
     return list(groups.values())
-
-
-def _drawn(rng: np.random.Generator) -> int:
-    """A seed for the model's own draws (dropout), taken back: the batches are those of a learner that draws none."""
-    stream = rng.bit_generator.state
-    seed = int(rng.integers(1 << 31))
-    rng.bit_generator.state = stream
-    return seed
-
-
-def _name(value: Any) -> str:
-    if isinstance(value, functools.partial):
-        options = [*map(repr, value.args), *(f"{key}={item!r}" for key, item in value.keywords.items())]
-        return f"partial({', '.join([_name(value.func), *options])})"
-    return getattr(value, "__name__", type(value).__name__)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hansa.adapters.jax.rows import Part, bucket, padded
+from hansa.adapters.jax.rows import Part
 from hansa.adapters.jax.rules import Chosen
-from hansa.adapters.training import Plan
+from hansa.adapters.training import Plan, bucket, padded
 from hansa.core.task import Signal
 from hansa.core.trees import Array
 from hansa.errors import ConfigError

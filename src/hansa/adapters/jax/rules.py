@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
-from hansa.errors import ConfigError
+from hansa.adapters.settings import RuleName, require_rule, rule_name
 
 Factory: TypeAlias = Callable[[Any], Any]  # of a step size: something with Optax's init and update
-Name: TypeAlias = Literal["sgd", "adam", "adamw"]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Kingma 2015
 
@@ -25,28 +23,17 @@ class Chosen:
         ConfigError: a setting that cannot be; names it.
     """
 
-    optimizer: Name | Factory = "sgd"
+    optimizer: RuleName | Factory = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not callable(self.optimizer) and self.optimizer not in ("sgd", "adam", "adamw"):
-            known = "sgd, adam, adamw or a function of the step size"
-            raise ConfigError("no such optimizer", path="optimizer", got=repr(self.optimizer), expected=known)
-        for key, value in (("momentum", self.momentum), ("weight_decay", self.weight_decay)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError("not a setting of an optimizer", path=key, got=value, expected="a finite number, 0 or more")
-            if value and callable(self.optimizer):
-                raise ConfigError("your own optimizer takes its own settings", path=key, got=value, hint="set it in your function")
-        if self.momentum >= 1 or (self.momentum and self.optimizer != "sgd"):
-            raise ConfigError("a momentum is sgd's, and less than 1", path="momentum", got=self.momentum)
+        require_rule(self.optimizer, self.momentum, self.weight_decay, own="a function of the step size")
 
     @property
     def rule(self) -> str | None:
         """The rule's name, or None for one of the user's own."""
-        if not isinstance(self.optimizer, str):
-            return None
-        return "momentum" if self.momentum else self.optimizer
+        return rule_name(self.optimizer, self.momentum)
 
     def at(self, lr: Any) -> Any:
         """The rule with a step size, which may be traced: `init(params)` and `update(grads, state, params)`."""

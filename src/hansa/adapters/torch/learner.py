@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hansa.adapters.settings import RuleName, Scores, metric_names, rule_name
 from hansa.adapters.torch import batched, leaves, rows
 from hansa.adapters.torch.held import Held
 from hansa.adapters.torch.loop import train
-from hansa.adapters.torch.objective import Loss, Objective, Scores, name
-from hansa.adapters.torch.rules import Chosen, Factory, Name
+from hansa.adapters.torch.objective import Loss, Objective, name
+from hansa.adapters.torch.rules import Chosen, Factory
 from hansa.adapters.training import Plan, epochs_of, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
@@ -74,7 +75,7 @@ class TorchLearner:
         epochs: int | None = None,
         steps: int | None = None,
         batch: int = 32,
-        optimizer: Name | Factory = "sgd",
+        optimizer: RuleName | Factory = "sgd",
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         fit: OwnFit | None = None,
@@ -86,8 +87,6 @@ class TorchLearner:
     ) -> None:
         if isinstance(model, nn.Module) or not callable(model):
             raise ConfigError("a learner takes a function that builds the model", path="model", got=type(model).__name__)
-        if isinstance(metrics, str):
-            raise ConfigError("metrics are a sequence of names", path="metrics", got=repr(metrics), hint=f"({metrics!r},)")
         if device not in ("auto", "cpu", "cuda", "mps"):
             raise ConfigError("no such device", path="device", got=repr(device), expected="auto, cpu, cuda or mps")
         if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -98,7 +97,7 @@ class TorchLearner:
         self._honours = _honoured(honours, fit)
         self._plan = Plan.given(lr=lr, epochs=epochs, steps=steps, batch=batch)
         self._optimizer = Chosen(optimizer, momentum, weight_decay)
-        self._objective = Objective.of(loss, scores=scores, metrics=None if metrics is None else tuple(metrics))
+        self._objective = Objective.of(loss, scores=scores, metrics=metric_names(metrics))
         self._text = self._describe(scores, metrics)
         self._asked: tuple[FitConfig, Plan] | None = None
         self._kept: Held | None = None
@@ -112,10 +111,7 @@ class TorchLearner:
     @property
     def rule(self) -> str | None:
         """How a step moves the weights: "sgd", "momentum", "adam" or "adamw"; None for a loop or an optimizer of the user's own."""
-        chosen = self._optimizer
-        if self._fit is not None or not isinstance(chosen.optimizer, str):
-            return None
-        return "momentum" if chosen.momentum else chosen.optimizer
+        return None if self._fit is not None else rule_name(self._optimizer.optimizer, self._optimizer.momentum)
 
     def accepts(self, x: TensorType, y: TensorType) -> None:
         """Return if rows of these types can be trained on: the model and the loss take fake tensors of them, without data.

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own convention
 
+from hansa.adapters.settings import METRICS, Scores, require_scores
 from hansa.adapters.torch import leaves
 from hansa.core.trees import Array
 from hansa.errors import ConfigError
 
 Loss: TypeAlias = Callable[..., Tensor]
-Scores: TypeAlias = Literal["softmax", "sigmoid", "raw"]
 Targets: TypeAlias = Literal["labels", "values", "either"]
 
 
@@ -46,13 +46,12 @@ class Objective:
             raise ConfigError(
                 "a loss is a function or a module", path="loss", got=repr(loss), hint="CrossEntropyLoss() has brackets"
             )
-        if scores not in (None, "softmax", "sigmoid", "raw"):
-            raise ConfigError("no such scores", path="scores", got=repr(scores), expected="softmax, sigmoid or raw")
+        require_scores(scores)
         root = _root(loss)
         known = next((kind for losses, kind in _KINDS if any(root is one for one in losses)), None)
         own_scores, own_metrics, targets = known or ("raw", ("loss",), "either")
         if scores is not None and scores != own_scores:
-            own_metrics = _METRICS[scores]
+            own_metrics = METRICS[scores]
         return Objective(loss, scores or own_scores, own_metrics if metrics is None else metrics, targets)
 
     def __call__(self, output: Tensor, y: Tensor) -> Tensor:
@@ -161,16 +160,11 @@ def _settings(loss: Loss) -> dict[str, Any]:
 
 _SETTINGS = ("reduction", "weight", "ignore_index", "label_smoothing")
 _LOOP = "the loop engine takes any loss"
-_METRICS: dict[str, tuple[str, ...]] = {
-    "softmax": ("loss", "accuracy"),
-    "sigmoid": ("loss", "accuracy", "auc"),
-    "raw": ("loss",),
-}
 _KINDS: tuple[tuple[tuple[object, ...], tuple[Scores, tuple[str, ...], Targets]], ...] = (
     # The softmax of log-probabilities is the probabilities, so nll_loss is read as cross_entropy is.
-    ((F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss), ("softmax", _METRICS["softmax"], "labels")),
-    ((F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss), ("sigmoid", _METRICS["sigmoid"], "values")),
-    ((F.binary_cross_entropy, nn.BCELoss), ("raw", _METRICS["sigmoid"], "values")),
+    ((F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss, nn.NLLLoss), ("softmax", METRICS["softmax"], "labels")),
+    ((F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss), ("sigmoid", METRICS["sigmoid"], "values")),
+    ((F.binary_cross_entropy, nn.BCELoss), ("raw", METRICS["sigmoid"], "values")),
     (
         (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
         ("raw", ("loss", "mse", "mae"), "values"),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from hansa.adapters.settings import RuleName, require_rule
 from hansa.errors import ConfigError
 
 Rate: TypeAlias = float | Tensor  # one step size, or one for each stacked client
 Grads: TypeAlias = Sequence[Tensor | None]  # None: the parameter had no part in the loss, and is left alone
 Factory: TypeAlias = Callable[[list[Tensor], float], torch.optim.Optimizer]
-Name: TypeAlias = Literal["sgd", "adam", "adamw"]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Kingma 2015
 
@@ -30,23 +30,12 @@ class Rule(Protocol):
 class Chosen:
     """Which rule: by name, or the user's own factory of a torch optimizer."""
 
-    optimizer: Name | Factory = "sgd"
+    optimizer: RuleName | Factory = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not callable(self.optimizer) and self.optimizer not in ("sgd", "adam", "adamw"):
-            known = "sgd, adam, adamw or a function of (params, lr)"
-            raise ConfigError("no such optimizer", path="optimizer", got=repr(self.optimizer), expected=known)
-        for key, value in (("momentum", self.momentum), ("weight_decay", self.weight_decay)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError("not a setting of an optimizer", path=key, got=value, expected="a finite number, 0 or more")
-            if value and callable(self.optimizer):
-                raise ConfigError("your own optimizer takes its own settings", path=key, got=value, hint="set it in your function")
-        if self.momentum >= 1:
-            raise ConfigError("a momentum of 1 or more never settles", path="momentum", got=self.momentum, expected="less than 1")
-        if self.momentum and self.optimizer != "sgd":
-            raise ConfigError("only sgd has a momentum", path="momentum", got=self.momentum)
+        require_rule(self.optimizer, self.momentum, self.weight_decay, own="a function of (params, lr)")
 
     def rule(self, params: list[Tensor], lr: float) -> Rule:
         """A new rule for one local training."""

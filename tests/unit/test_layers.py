@@ -110,7 +110,7 @@ def violations(module: str, source: str) -> list[str]:
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own] | (ROOF if "core" in MAY_IMPORT[own] else set())
         ours = ours or (adapter == "script" and name.startswith("hansa.client"))  # the framework that it adapts
-        other_adapter = own == second == "adapters" and third not in {adapter, "training", "local"}  # what they share
+        other_adapter = own == second == "adapters" and third not in {adapter, "training", "settings", "local"}  # what they share
         part = f"{module}..".split(".")[2] if own == "runtime" else {"client": "hansa.client"}.get(own, own)
         hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
         foreign = first and first != "hansa" and first in sys.stdlib_module_names | FOREIGN.get(own, {first})

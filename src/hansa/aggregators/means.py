@@ -12,7 +12,6 @@ import numpy as np
 
 from hansa.aggregators.counts import Count
 from hansa.aggregators.leaves import INT32, F, around, created, floats, local, on_leaves, process, run, start, typed, with_dtypes
-from hansa.core import trees
 from hansa.core.graph import member_of
 from hansa.core.intrinsics import federated_aggregate, federated_map, federated_sum, federated_value, federated_zip
 from hansa.core.trees import Array
@@ -169,7 +168,7 @@ def concat_factory(inner_agg_factory: F) -> F:
         dtype, sizes = _flat(value_type)
         line = TensorType(dtype, (sum(sizes),))
         inner = created(inner_agg_factory, line, weight_type)
-        join = local("concat", lambda v: np.concatenate([a.ravel() for a in _arrays(v)]), {"v": value_type}, line)
+        join = local("concat", lambda v: np.concatenate([a.ravel() for a in _arrays(pack(v), value_type)]), {"v": value_type}, line)
         part = local("split", lambda a: _parted(a, value_type, sizes), {"v": line}, value_type)
 
         def step(state: Any, value: Any, *weight: Any) -> MeasuredProcessOutput:
@@ -237,7 +236,7 @@ def _widened(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _times(leaf: Array, weight: Any) -> Array:
     dtype = _widened(leaf.dtype)
-    return np.asarray(leaf.astype(np.float64) * float(weight)).astype(dtype)
+    return np.multiply(leaf, float(weight), dtype=np.float64).astype(dtype)
 
 
 def _division(wide: Type, weight_type: Type, value_type: Type, *, no_nan: bool) -> Any:
@@ -266,9 +265,12 @@ def _flat(kind: Type) -> tuple[np.dtype[Any], list[int]]:
     return found[0][0], [size for _, sizes in found for size in sizes]
 
 
-def _arrays(value: Any) -> list[Array]:
-    packed = pack(value)
-    return [packed] if isinstance(packed, np.ndarray) else [leaf for _, leaf in trees.leaves(packed)]
+def _arrays(packed: Any, kind: Type) -> list[Array]:
+    """The tensors of a packed value in the order of its type: a dict may have its names in another one."""
+    if not isinstance(kind, StructType):
+        return [np.asarray(packed)]
+    named = [(name or str(i), each) for i, (name, each) in enumerate(kind.elements)]
+    return [array for name, each in named for array in _arrays(packed[name], each)]
 
 
 def _parted(line: Any, kind: Type, sizes: list[int]) -> Any:

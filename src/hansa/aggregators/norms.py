@@ -27,7 +27,7 @@ from hansa.aggregators.means import SumFactory
 from hansa.aggregators.quantile import estimated
 from hansa.core import trees
 from hansa.core.intrinsics import federated_broadcast, federated_map, federated_zip
-from hansa.core.trees import Tree
+from hansa.core.trees import Array, Tree
 from hansa.core.types import StructType, Type
 from hansa.errors import ConfigError, NotFiniteError
 from hansa.templates import (
@@ -99,10 +99,17 @@ def zeroing_factory(
 
 def norm_of(tree: Tree, order: float) -> float:
     """The norm of all floating-point leaves together, in float64; counters take no part."""
-    moving = [leaf.astype(np.float64).ravel() for _, leaf in trees.leaves(tree) if is_float(leaf)]
+    moving = [leaf.ravel() for _, leaf in trees.leaves(tree) if is_float(leaf) and leaf.size]
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = [float(np.linalg.norm(leaf, order)) if leaf.size else 0.0 for leaf in moving]
+        norms = [_norm(leaf, order) for leaf in moving]
         return float(np.linalg.norm(norms, order)) if norms else 0.0
+
+
+def _norm(line: Array, order: float) -> float:
+    if order == np.inf:
+        return float(np.maximum(line.max(), -line.min()))  # NaN where one is
+    wide = line.astype(np.float64)
+    return float(np.sqrt(wide @ wide)) if order == 2 else float(np.abs(wide).sum())
 
 
 def _clipped(tree: Tree, most: float) -> tuple[Tree, float, bool]:
@@ -111,7 +118,11 @@ def _clipped(tree: Tree, most: float) -> tuple[Tree, float, bool]:
         raise NotFiniteError("the norm of a value that is to be clipped is not finite", expected="finite numbers", got=size)
     if size <= most:
         return tree, size, False
-    return trees.map(lambda a: np.asarray(a * np.float64(most / size)).astype(a.dtype) if is_float(a) else a, tree), size, True
+    return (
+        trees.map(lambda a: np.multiply(a, most / size, dtype=np.float64).astype(a.dtype) if is_float(a) else a, tree),
+        size,
+        True,
+    )
 
 
 def _bounded(

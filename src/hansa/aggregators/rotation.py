@@ -75,12 +75,14 @@ def hadamard(line: Array) -> Array:
     out = line.astype(np.float64)
     begin = 0
     for size in _blocks(len(out)):
-        block, half = out[begin : begin + size], 1
-        while half < size:
-            pairs = block.reshape(-1, 2, half)
-            pairs[:] = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1)
-            half *= 2
-        block /= np.sqrt(size)
+        block = out[begin : begin + size]
+        other = np.empty_like(block)
+        for _ in range(size.bit_length() - 1):  # each step takes the highest bit of the places, and puts it last
+            low, high = block[: size // 2], block[size // 2 :]
+            np.add(low, high, out=other[0::2])
+            np.subtract(low, high, out=other[1::2])
+            block, other = other, block
+        out[begin : begin + size] = block / np.sqrt(size)
         begin += size
     return out
 
@@ -140,9 +142,14 @@ def _each(value: Any, seed: Any, kind: Type, turn: Callable[[Array, list[Array]]
     turned = {}
     for path, leaf in trees.leaves(tree_of(value)):
         rng = generator(int(seed[0]), round=int(seed[1]), purpose=f"rotation/{path}")
-        signs = [rng.integers(0, 2, leaf.size).astype(np.float64) * 2 - 1 for _ in range(repeats)]
+        signs = [_signs(rng, leaf.size) for _ in range(repeats)]
         turned[path] = turn(leaf.ravel(), signs).reshape(leaf.shape).astype(leaf.dtype) if is_float(leaf) else leaf
     return value_of(trees.unflatten(turned), kind)
+
+
+def _signs(rng: np.random.Generator, count: int) -> Array:
+    bits = np.unpackbits(np.frombuffer(rng.bytes((count + 7) // 8), np.uint8), count=count)
+    return 1.0 - 2.0 * bits
 
 
 def _check(repeats: object) -> None:

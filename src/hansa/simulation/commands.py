@@ -228,7 +228,7 @@ def _new_folder(out: Path | None, job: str) -> Path:
 def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
     from hansa import codec
     from hansa.record import results
-    from hansa.record.series import last_global
+    from hansa.record.series import last_global, rank
 
     content: dict[str, Any] = {"run": str(result.run), "status": "completed", "global": last_global(result.metrics)}
     if (trained := results.outcome_of(result.value)) is not None:
@@ -239,7 +239,7 @@ def _tell(result: Result, compared: Compared | None, *, as_json: bool) -> None:
     if as_json:
         _print_json(content if compared is None else content | {"baselines": _compared(compared)})
         return
-    numbers = "  ".join(f"{name} {value:.4f}" for name, value in content["global"].items())
+    numbers = "  ".join(f"{name} {content['global'][name]:.4f}" for name in sorted(content["global"], key=rank))
     for title, head, rows in results.tables(*found):
         typer.echo(f"\n{title}\n{results.aligned(head, rows)}")
     rounds = content.get("rounds", len(result.metrics))

@@ -72,7 +72,7 @@ class HansaError(Exception):
         if self.got is not None:
             parts.append(f"got {self.got}")
         text = "; ".join(parts) or type(self).__name__
-        return f"{text} ({self.hint})" if self.hint else text
+        return f"{text} ({self.hint.strip()})" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), dict(self.__dict__))

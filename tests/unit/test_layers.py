@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "core": set(),
     "sequences": {"core"},
     "local": {"core"},
+    "generics": {"core"},
     "stacked": set(),
     "codec": {"core"},
     "tensors": {"core", "codec"},

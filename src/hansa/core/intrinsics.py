@@ -232,7 +232,8 @@ def placed_at(value: object, placement: Placement, what: str) -> Node:
     if node.placement is not placement or not isinstance(node.type, FederatedType):
         hint = ("" if node.placement is not SERVER else "it is at SERVER already") + where()
         got = node.type if node.placement else f"{node.type}, which has no single placement"
-        raise TraceError(f"{what} takes a value at {placement}", got=got, hint=hint)
+        expected = FederatedType(member_of(node.type), placement) if isinstance(node.type, FederatedType) else None
+        raise TraceError(f"{what} takes a value at {placement}", expected=expected, got=got, hint=hint)
     return _one_place(value, what)[0] if placement is SERVER else node
 
 
@@ -323,13 +324,14 @@ def _bounds(bound: Type, member: Type) -> bool:
     return isinstance(bound, TensorType) and bound.dtype.kind in "iu" and bound.shape == ()
 
 
-def each_tensor(kind: Type, kinds: str, message: str, *, known: bool = False) -> None:
+_KINDS = {"i": "int", "u": "uint", "f": "float", "c": "complex"}
+
+
+def each_tensor(kind: Type, kinds: str, message: str, *, known: bool = False, path: str | None = None) -> None:
     """Return if the type is of tensors of these kinds of dtypes alone; `known`: and of known shape. Else raise TraceError."""
-    if isinstance(kind, TensorType):
-        number = kind.dtype.kind in kinds or ("f" in kinds and kind.dtype.name == "bfloat16")
-        if not number or (known and (kind.shape is None or None in kind.shape)):
-            raise TraceError(message, got=kind, hint=where())
-    elif isinstance(kind, SequenceType):
-        raise TraceError(message, got=kind, hint=where())
-    for item in kind.children() if isinstance(kind, StructType) else ():
-        each_tensor(item, kinds, message, known=known)
+    number = isinstance(kind, TensorType) and (kind.dtype.kind in kinds or ("f" in kinds and kind.dtype.name == "bfloat16"))
+    shaped = not known or (isinstance(kind, TensorType) and kind.shape is not None and None not in kind.shape)
+    if isinstance(kind, TensorType | SequenceType) and not (number and shaped):
+        raise TraceError(message, path=path, expected=" or ".join(_KINDS[each] for each in kinds), got=kind, hint=where())
+    for i, (name, item) in enumerate(kind.items() if isinstance(kind, StructType) else ()):
+        each_tensor(item, kinds, message, known=known, path=f"{path}/{name or i}" if path else name or str(i))

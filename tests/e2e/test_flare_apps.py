@@ -54,7 +54,8 @@ def test_events_come_in_flare_s_order_at_server_and_site(tmp_path: Path) -> None
     assert [event for event in server if event in wanted.split()] == wanted.split()
     site = (tmp_path / "work/site-1/run_1/app_site-1/diary.txt").read_text().split()
     steps = "before_task_data_filter after_task_data_filter before_task_execution after_task_execution before_task_result_filter"
-    steps = f"about_to_start_run start_run {steps} after_task_result_filter before_send_task_result after_send_task_result"
+    first = "about_to_start_run start_run before_pull_task after_pull_task"
+    steps = f"{first} {steps} after_task_result_filter before_send_task_result after_send_task_result"
     assert [event.removeprefix("_") for event in site] == [*steps.split(), "about_to_end_run", "end_run"]
 
 

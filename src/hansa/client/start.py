@@ -10,9 +10,14 @@ import runpy
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import cast
 
+from hansa import registry
 from hansa.runtime.sandbox import end_with
 
 
@@ -25,6 +30,7 @@ def main(line: int, parent: int, script: str, arguments: list[str]) -> int:
     channel = socket.socket(fileno=line)
     channel.set_inheritable(False)  # what the script starts has no part in this
     door = connect(channel, Path.cwd())
+    sys.meta_path.insert(0, _Doors())
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).parent))  # its neighbours can be imported, as when it is run
     try:
@@ -36,6 +42,18 @@ def main(line: int, parent: int, script: str, arguments: list[str]) -> int:
         door.tell(Raised(message=message[:MOST], trace=trace[-MOST:]))
         return 1
     return 0
+
+
+class _Doors(MetaPathFinder):
+    """Finds modules of other systems for which a door of ours stands: the entry points `hansa.imports`."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if "." in fullname or fullname not in registry.names("imports"):
+            return None
+        sys.meta_path.remove(self)
+        finder = cast(MetaPathFinder, registry.find("imports", fullname))
+        sys.meta_path.insert(0, finder)
+        return finder.find_spec(fullname, path, target)
 
 
 MOST = 100_000  # characters of a message or a traceback

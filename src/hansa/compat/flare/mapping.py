@@ -51,6 +51,9 @@ class _Finder(MetaPathFinder):
         return ModuleSpec(fullname, _Same(name), is_package=found.submodule_search_locations is not None)
 
 
+finder: Final = _Finder()  # for a process that is a script's, to its end
+
+
 def ours(name: str) -> str:
     """The module of ours for a dotted name of theirs; other names stay as they are.
 
@@ -64,17 +67,17 @@ def ours(name: str) -> str:
 @contextlib.contextmanager
 def mapped(*folders: Path) -> Iterator[None]:
     """While it lasts, `nvflare` is this package, and the modules in the folders can be imported. Afterwards neither is known."""
-    finder, paths = _Finder(), [str(each.resolve()) for each in folders if each.is_dir()]
+    own, paths = _Finder(), [str(each.resolve()) for each in folders if each.is_dir()]
     real = [name for name, module in sys.modules.items() if _theirs(name) and _theirs(str(getattr(module, "__name__", "")))]
     hidden = {name: sys.modules.pop(name) for name in real}
     before = set(sys.modules)
-    sys.meta_path.insert(0, finder)
+    sys.meta_path.insert(0, own)
     sys.path[:0] = paths
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path.remove(own)
         for each in paths:
             sys.path.remove(each)
         for name in set(sys.modules) - before:

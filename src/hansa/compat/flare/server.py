@@ -182,9 +182,10 @@ class Server(Place, ServerEngineSpec):
         for client in list(self._idle):
             if self._stopped:
                 return
+            if not flow.has_task_for(client):
+                continue
             with self.new_context() as fl_ctx:
                 fl_ctx.set_peer_context(peer_context({"__identity_name__": client, "__run_num__": fl_ctx.get_run_number()}))
-                self.tell(EventType.BEFORE_PULL_TASK, fl_ctx)
                 name, task_id, data = flow.process_task_request(self._clients[client], fl_ctx)
                 if data is None:
                     continue

@@ -119,6 +119,8 @@ class Site(Place, ClientEngineSpec):
                 self.tell(EventType.END_RUN, fl_ctx)
                 result = make_reply(ReturnCode.OK)
             else:
+                self.tell(EventType.BEFORE_PULL_TASK, fl_ctx)
+                self.tell(EventType.AFTER_PULL_TASK, fl_ctx)
                 result = self._done(name, task_id, given["task"], abort_signal, fl_ctx)
             props = fl_ctx.get_all_public_props()
         events, self.pending = self.pending, []

@@ -69,10 +69,15 @@ class Controller(Responder, ControllerSpec, ABC):
         """
         _is(client, Client, "client")
         _is(fl_ctx, FLContext, "fl_ctx")
-        found = self._find(client)
+        found = self._find(client.name)
         if found is None:
             return NOTHING
-        task, client_task, resend = found
+        task, held = found
+        resend, client_task = held is not None, held or ClientTask(client, task)
+        if not resend:
+            self._given_out += 1
+            client_task.id = str(uuid.uuid5(_IDS, f"{self._given_out}/{client.name}/{task.name}"))
+            task.manager.given(task, client.name, self._now())
         fl_ctx.put(FLContextKey.IS_CLIENT_TASK_RESEND, resend)
         if not self._call(task.before_task_sent_cb, task, client_task=client_task, fl_ctx=fl_ctx):
             return NOTHING
@@ -86,6 +91,10 @@ class Controller(Responder, ControllerSpec, ABC):
         if not self._call(task.after_task_sent_cb, task, client_task=client_task, fl_ctx=fl_ctx):
             return NOTHING
         return name, client_task.id, data
+
+    def has_task_for(self, client: str) -> bool:
+        """Whether the client would get a task now."""
+        return self._find(client) is not None
 
     def process_submission(self, client: Client, task_name: str, task_id: str, result: Shareable, fl_ctx: FLContext) -> None:
         """Take a client's result in. One that is sent twice, or by another client than has the task, changes nothing.
@@ -330,20 +339,18 @@ class Controller(Responder, ControllerSpec, ABC):
         if task.timeout and assignment_timeout > task.timeout:
             raise ValueError(f"task_assignment_timeout ({assignment_timeout}) must not be greater than the task's ({task.timeout})")
 
-    def _find(self, client: Client) -> tuple[Task, ClientTask, bool] | None:
-        """The task that the client gets, as its client task, and whether it had it before and never answered."""
-        for task in list(self._tasks):
+    def _find(self, client: str) -> tuple[Task, ClientTask | None] | None:
+        """The task that the client gets, and the client task that it had before and never answered, if that is why."""
+        now = self._now()
+        for task in self._tasks:
             if task.completion_status is not None:
                 continue
-            held = task.last_client_task_map.get(client.name)
+            held = task.last_client_task_map.get(client)
             if held is not None and held.result_received_time is None:
-                return task, held, True
-            verdict = task.manager.may_have(task, client.name, self._now())
+                return task, held
+            verdict = task.manager.may_have(task, client, now)
             if verdict is SEND:
-                self._given_out += 1
-                made = ClientTask(client, task)
-                made.id = str(uuid.uuid5(_IDS, f"{self._given_out}/{client.name}/{task.name}"))
-                return task, made, False
+                return task, None
             if verdict is BLOCK:
                 return None
         return None

@@ -38,6 +38,10 @@ class TaskManager(ABC):
         del task, now
         return None
 
+    def given(self, task: Task, client: str, now: float) -> None:
+        """The client gets the task that it may have."""
+        del task, client, now
+
     def is_late(self, client_task: ClientTask) -> bool:
         """Whether a result of this client's task comes after another client got it."""
         del client_task
@@ -138,11 +142,14 @@ class RelayInOrder(TaskManager):
         if window is None:
             return BLOCK
         start, end = window
-        for place in range(start, min(end, len(targets))):
-            if targets[place] == client:
-                self.places.append(place)
-                return SEND
+        if client in targets[start:end]:
+            return SEND
         return BLOCK if client in targets[start:] else NO_BLOCK
+
+    def given(self, task: Task, client: str, now: float) -> None:
+        window = self._window(task, now)
+        start = 0 if window is None else window[0]
+        self.places.append((task.targets or []).index(client, start))
 
     def exit(self, task: Task, now: float, everyone: Sequence[str]) -> Exit:
         del everyone

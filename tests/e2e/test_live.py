@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 from tests.e2e.agents import SHARDS, SITE_TOML, agents
-from tests.e2e.world import Caller, make_project, serving
+from tests.e2e.world import Caller, free_port, make_project, serving
 
 from hansa.admin.client import connect
+from hansa.provision.project import ServerSection
 
 NAMES = ["cleveland", "hungarian"]
 JOB = """
@@ -69,7 +71,9 @@ def hansa(*arguments: str) -> str:
 def test_what_sites_tell_is_seen_while_they_work_as_far_as_their_policies_let_it_and_what_stands_still_is_given_up(
     tmp_path: Path,
 ) -> None:
-    folder = make_project(tmp_path / "office", NAMES)
+    port = free_port()
+    section = ServerSection(host="127.0.0.1", port=free_port(), listen="127.0.0.1", metrics_port=port)
+    folder = make_project(tmp_path / "office", NAMES, server=section)
     (tmp_path / "talk.py").write_text(JOB)
     with (
         serving(folder),
@@ -84,7 +88,8 @@ def test_what_sites_tell_is_seen_while_they_work_as_far_as_their_policies_let_it
         for event in run.events():
             seen.append(event)
             if event.kind == "round" and not numbers:
-                numbers = metrics(folder / "kits" / "lea")
+                numbers = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+                for_all = metrics(folder / "kits" / "cleveland")
         kinds = [event.kind for event in seen]
         assert kinds.index("metric") < kinds.index("round")
         assert kinds[-1] == "run.ended"
@@ -99,6 +104,8 @@ def test_what_sites_tell_is_seen_while_they_work_as_far_as_their_policies_let_it
         [lost] = [event.data for event in seen if event.kind == "task.lost"]
         assert (lost["site"], lost["reason"]) == ("hungarian", "no progress for 2 s")
         assert [event.record["lost"] for event in seen if event.kind == "round"] == [[], ["hungarian"]]
+        assert "hansa_sites_online 2.0" in for_all
+        assert not any(name in for_all for name in ("talk", "cleveland", "hungarian", run.id))  # a site is not to see the others
         assert 'hansa_run_round{job="talk"' in numbers
         assert f'hansa_run_site_metric{{metric="loss",run="{run.id}",site="cleveland"}} 0.5' in numbers
         assert {event.kind for event in max_.run(run.id).events()} >= {"metric"}  # a colleague sees numbers, and no lines

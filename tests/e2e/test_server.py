@@ -29,6 +29,7 @@ from hansa.runtime.audit.chain import Verified, verify
 from hansa.runtime.jobs.build import build
 from hansa.runtime.protocol import messages
 from hansa.runtime.protocol.messages import Ack
+from hansa.runtime.server.quotas import BLOBS, EVENTS
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Event
 from hansa.simulation.engine import simulate
@@ -325,6 +326,32 @@ def test_a_result_brings_its_blob_which_is_on_record_only_when_it_is_what_it_say
         results = [event for event in lea.get(f"/api/runs/{run}/events?hold_s=0")["events"] if event["kind"] == "result"]
         assert [(each["step"], each["blob"]) for each in results[:1]] == [(1, result.blob)]
         lea.ask("POST", f"/api/runs/{run}/abort")
+
+
+def test_what_a_site_leaves_at_the_server_and_causes_there_is_refused_by_name_beyond_its_quota(
+    project: Path, server: Server, lea: Caller
+) -> None:
+    with ExitStack() as stack:
+        one, other = site(project, "cleveland"), site(project, "hungarian")
+        for each in (one, other):
+            stack.callback(each.close)
+        blobs = [number.to_bytes(2, "big") for number in range(BLOBS + 1)]
+        for content in blobs[:BLOBS]:
+            one.caller.upload(content)
+        digest = blake3(blobs[BLOBS]).hexdigest()
+        headers = {"Upload-Offset": "0", "Upload-Length": "2"}
+        refused = one.caller.ask("PUT", f"/v1/blobs/{digest}", content=blobs[BLOBS], headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "quota")
+        assert "at most 64" in refused.json()["detail"]
+        assert "ten minutes" in refused.json()["hint"]
+        assert other.caller.upload(blobs[BLOBS]) == digest  # it is nobody else's
+        assert one.caller.upload(blobs[0])  # and what is there is there
+        said = [
+            one.caller.ask("POST", "/v1/hello", json={"versions": [1], "software": str(number)}) for number in range(EVENTS + 2)
+        ]
+        assert [answer.status_code for answer in said[:EVENTS]] == [200] * EVENTS
+        assert (said[-1].status_code, said[-1].json()["code"]) == (403, "quota")
+        assert other.hello().site == "hungarian"
 
 
 def test_files_are_served_in_ranges(lea: Caller, sites: list[FakeSite]) -> None:

@@ -60,6 +60,7 @@ class Live:
         self._task, self._round = "", 0
         self._waiting: deque[Note] = deque()
         self._left_out = 0
+        self._full = False  # the server takes no more of this run
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         now = time.monotonic()
@@ -112,6 +113,7 @@ class Live:
                 try:
                     await self._connection.tell("/v1/notes", Notes(notes=batch))
                 except HansaError as error:  # they are for looking at; what matters is in the results
+                    self._full = self._full or error.code == "lines"
                     _LOG.warning("notes.lost run=%s lines=%d why=%r", self._run, len(batch), str(error))
                     return
 
@@ -130,6 +132,8 @@ class Live:
         return msgspec.convert({**at, **facts}, Note)
 
     def _note(self, note: Note) -> None:
+        if self._full:
+            return
         now = time.monotonic()
         size = len(note.text) + sum(len(name) + 8 for name in note.values)
         room = len(self._waiting) < LINES and self._lines.take(1, now=now) and self._bytes.take(size, now=now)

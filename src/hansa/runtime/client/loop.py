@@ -48,7 +48,9 @@ from hansa.runtime.transport.way import proxy_for
 
 _LOG: Final = logging.getLogger("hansa.site")
 LEAVE_S: Final = 2.0  # for the last heartbeat of an agent that stops
-_MENDED: Final = frozenset({"refused"})  # the project does not work with the site at present: that may change
+_MENDED: Final = frozenset(
+    {"refused", "quota"}
+)  # the project does not work with the site at present, or has no room: that may change
 
 
 def serve(

@@ -18,7 +18,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 | GET /api/sites | | {"sites": [site, ..]} |
 | POST /api/sites/{name}/disable, enable | {"reason": ""}? | site |
 | GET /api/audit | ?stream=project&after=0 | {"streams": [..], "events": [link, ..], "after": n}; at most 1,000 |
-| GET /metrics, /health | | Prometheus text; {"status": "ok", "project", "version", "time"} |
+| GET /metrics, /health | | Prometheus text, counts alone; {"status": "ok", "project", "version", "time"} |
 | GET /schema/openapi.json | | OpenAPI |
 
 run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "accepted": [name, ..],
@@ -82,7 +82,6 @@ class Served:
 
     people: People
     project: str
-    names: bool  # whether /metrics tells of runs and sites by name: only where TLS asks everybody for a certificate
     papers: Papers
 
 
@@ -96,8 +95,7 @@ class _Lean(Litestar):
 
 def make_app(served: Served) -> Litestar:
     """The ASGI application."""
-    registry = CollectorRegistry()
-    registry.register(_Numbers(served.people, served.papers, names=served.names))
+    registry = _registry(served, names=False)
     return _Lean(
         route_handlers=[health, metrics, *site_api.HANDLERS, *api.HANDLERS],
         state=State({"people": served.people, "door": served.people.door, "registry": registry, "project": served.project}),
@@ -109,6 +107,18 @@ def make_app(served: Served) -> Litestar:
     )
 
 
+def make_metrics_app(served: Served) -> Litestar:
+    """The ASGI application of the numbers with names: for a port of the server's machine alone."""
+    state = State({"registry": _registry(served, names=True)})
+    return _Lean(route_handlers=[metrics], state=state, openapi_config=None, logging_config=None)
+
+
+def _registry(served: Served, *, names: bool) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Numbers(served.people, served.papers, names=names))
+    return registry
+
+
 @get("/health", sync_to_thread=False)
 def health(state: State) -> Health:
     """Whether the server is up, for load balancers and preflights."""
@@ -117,7 +127,7 @@ def health(state: State) -> Health:
 
 @get("/metrics", sync_to_thread=False, include_in_schema=False)
 def metrics(state: State) -> Response[bytes]:
-    """Numbers for Prometheus. Behind a proxy, where anybody may ask, counts without names."""
+    """Numbers for Prometheus: where sites and people ask, too, counts without names."""
     return Response(generate_latest(state.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

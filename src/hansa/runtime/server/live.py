@@ -14,6 +14,7 @@ from hansa.files import storage_error
 from hansa.runtime.protocol.messages import Note
 from hansa.runtime.server.bells import Bells
 from hansa.runtime.server.places import Places
+from hansa.runtime.server.quotas import LinesError
 
 LIMIT: Final = 16 << 20  # bytes that are kept of one run
 SHARE: Final = 1 << 20  # bytes that any one site may always have of it, since the server started
@@ -34,12 +35,13 @@ class Live:
         """Keep a site's lines of a run that has so many sites, as long as neither has had too many.
 
         Raises:
-            StorageError: they cannot be written.
+            LinesError: the site has had its share, or the run has all that is kept of one. StorageError: they cannot be written.
         """
         lines = b"".join(msgspec.json.encode(_line(site, note)) + b"\n" for note in notes)
         share = max(SHARE, LIMIT // max(1, sites))
         if self._sizes[run, site] + len(lines) > share:
-            return
+            hint = "the site's own log has them all, up to 16 MiB; let the job tell less often"
+            raise LinesError("too many live lines of one site in a run", run=run, site=site, expected=f"{share:,} bytes", hint=hint)
         self._sizes[run, site] += len(lines)
         for note in notes:
             found = {name: value for name, value in note.values.items() if value is not None}

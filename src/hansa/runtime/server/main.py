@@ -22,7 +22,7 @@ from hansa.errors import InputError, StorageError, UnreachableError
 from hansa.files import storage_error
 from hansa.runtime import sandbox
 from hansa.runtime.config import SECRET_FILES, Kit, ServerSettings, load_kit
-from hansa.runtime.server.app import Served, make_app
+from hansa.runtime.server.app import Served, make_app, make_metrics_app
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
 from hansa.runtime.server.live import Live
@@ -104,9 +104,15 @@ async def _serve(kit: Kit, environment: Mapping[str, str], ready: Callable[[str]
             scheduler.on_end = live.forget
             people = People(door, inbox, events, scheduler, presence, places, live, progresses, kit.ca_certificate())
             papers = Papers(kit, inbox, lambda: server.swap(kit, settings))
-            server = _granian(kit, settings, port, make_app(Served(people, kit.project, names=kit.direct, papers=papers)))
+            served = Served(people, kit.project, papers)
+            server = _granian(kit, settings, port, make_app(served))
+            numbers = _numbers(settings, make_metrics_app(served))
             watches = [watched(each.watch, stop) for each in (door, presence, progresses, scheduler, papers)]
-            await _until(stop, server, watches, kit, port, ready)
+            async with contextlib.AsyncExitStack() as beside:
+                if numbers is not None:
+                    numbers.running = asyncio.create_task(numbers.serve())
+                    beside.push_async_callback(_stopped, numbers)
+                await _until(stop, server, watches, kit, port, ready)
             inbox.hang_up()
             await scheduler.close()
             await _stopped(server)
@@ -147,6 +153,22 @@ def _granian(kit: Kit, settings: ServerSettings, port: int, app: Any) -> _Embedd
         ssl_key=kit.key if settings.tls else None,
         ssl_ca=kit.ca if kit.direct else None,
         ssl_client_verify=kit.direct,
+    )
+
+
+def _numbers(settings: ServerSettings, app: Any) -> _Embedded | None:
+    """The server of the numbers with names, on this machine alone; None if nobody wants it."""
+    if not settings.metrics_port:
+        return None
+    port = _free_port("127.0.0.1", settings.metrics_port)
+    return _Embedded(
+        app,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
     )
 
 

@@ -26,6 +26,7 @@ from hansa.runtime.server.live import Live
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.progress import Progresses
+from hansa.runtime.server.quotas import Quotas
 from hansa.runtime.server.scheduler import Scheduler
 from hansa.runtime.server.state import PROJECT, Run, Submitted, stream_of
 from hansa.runtime.server.transfers import Way
@@ -68,6 +69,7 @@ class People:
     progresses: Progresses
     ca: x509.Certificate
     way: Way = field(default_factory=Way)
+    quotas: Quotas = field(default_factory=Quotas)
     submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def submit(self, asker: Asker, asked: Submission) -> RunView:
@@ -122,6 +124,7 @@ class People:
         )
         audit = self.door.permitted(asker, "run.submit", what.run)
         await self.inbox.commit({stream_of(what.run): [Entry("run.submitted", msgspec.to_builtins(what))], PROJECT: [audit]})
+        self.quotas.named(asker.name, what.bundle)
         return self.shown(self.inbox.book.runs[what.run])
 
     def shown(self, run: Run) -> RunView:

@@ -233,13 +233,13 @@ class Scheduler:
         self.on_end(run.id)
         self._inbox.bells.ring(ARRANGE)  # it may have been resumed meanwhile, and others may have waited for it
         with contextlib.suppress(StorageError):  # it is swept with the next one
-            await self._sweep()
+            await self.sweep()
 
     async def _failed(self, run: Run, error: HansaError) -> None:
         """A run that cannot be started for what it is has failed."""
         await self._enter(run.id, Entry("run.ended", {"state": "failed", "reason": str(error), "code": error.code}))
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Remove blobs that nothing refers to any more."""
         wanted = frozenset(self._inbox.book.wanted_blobs())
         await asyncio.to_thread(self._inbox.blobs.sweep, wanted, UNUSED_S, self._inbox.clock.now())

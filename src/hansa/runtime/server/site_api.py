@@ -40,8 +40,9 @@ from hansa.runtime.server import transfers
 from hansa.runtime.server.door import Asker
 from hansa.runtime.server.inbox import ARRANGE, judge
 from hansa.runtime.server.people import People
+from hansa.runtime.server.quotas import QuotaError
 from hansa.runtime.server.state import PROJECT, stream_of
-from hansa.runtime.store.blob import MissingBlobError
+from hansa.runtime.store.blob import MissingBlobError, require_digest
 from hansa.runtime.store.event import Entry
 
 BODY_LIMIT: Final = 2 * CHUNK  # beyond it the connection is cut; below, who sends too much is told
@@ -81,6 +82,7 @@ def _site(request: Asked, *, greets: bool = False) -> tuple[People, Asker]:
     if greets:
         people.presence.greeted(asker.name, _agent(request))
     elif people.presence.displaced(asker.name, _agent(request)):
+        _cause(people, asker, "two agents")
         people.inbox.begin({PROJECT: [Entry("site.two_agents", {"site": asker.name})]})
         raise _two_agents(asker)
     if people.presence.heard(asker.name, _agent(request)):
@@ -88,6 +90,10 @@ def _site(request: Asked, *, greets: bool = False) -> tuple[People, Asker]:
     if (reason := people.inbox.book.site(asker.name).disabled) is not None:
         raise RefusedError("the project does not work with this site at present", got=reason, hint="ask its administrator")
     return people, asker
+
+
+def _cause(people: People, asker: Asker, what: str) -> None:
+    people.quotas.cause(asker.name, what, now=people.inbox.clock.now())
 
 
 def _agent(request: Asked) -> str:
@@ -129,6 +135,7 @@ async def renew(request: Asked) -> Response[bytes]:
     """A site's next certificate."""
     people, asker = _site(request)
     asked: Renew = await _body(request, Renew)
+    _cause(people, asker, "renewals")
     return _said(await people.door.renew(asker, asked))
 
 
@@ -142,6 +149,7 @@ async def hello(request: Asked) -> Response[bytes]:
         raise VersionError("no version of the protocol in common", got=said.versions, expected=list(VERSIONS), hint="upgrade")
     book = people.inbox.book
     if book.site(asker.name).hello != said:
+        _cause(people, asker, "greetings")
         entry = Entry("site.hello", {"site": asker.name, "hello": msgspec.to_builtins(said)})
         await people.inbox.commit({PROJECT: [entry]})
     people.inbox.bells.ring(ARRANGE, f"site/{asker.name}")  # an agent that was before asks in vain
@@ -224,6 +232,7 @@ async def store(request: Asked, digest: str) -> Response[None]:
     offset, size = map(int, numbers)
     limit = people.door.policy.rules.max_job_mb << 20 if asker.member.kind == "admin" else transfers.UPLOAD_LIMIT
     part, allowed = transfers.Part(digest, asker.name, offset, size), partial(people.door.still, asker)
+    await _may_send(people, asker, digest, size)
     here = await transfers.upload(people.inbox.blobs, part, request.stream(), people.way, limit=limit, allowed=allowed)
     return Response(None, status_code=204, headers={"Upload-Offset": str(here)})
 
@@ -255,14 +264,37 @@ async def results(request: Asked) -> Response[bytes]:
     """What becomes of a result, whose blob may come with it."""
     people, asker = _site(request)
     if request.headers.get(OWN) is None:
-        return _said(await people.inbox.answer(asker.name, await _body(request, Result)))
+        return await _answered(people, asker, await _body(request, Result))
     result, content = await _with_blob(request)
     if not isinstance(judge(people.inbox.book, asker.name, result), Ack):  # else it is not wanted: nothing is written
         part, allowed = transfers.Part(result.blob or "", asker.name, 0, result.blob_bytes), partial(people.door.still, asker)
+        await _may_send(people, asker, part.digest, part.size)
         await transfers.inside(people.inbox.blobs, part, content, people.way, allowed=allowed)
     async for _ in content:
         pass
-    return _said(await people.inbox.answer(asker.name, result))
+    return await _answered(people, asker, result)
+
+
+async def _answered(people: People, asker: Asker, result: Result) -> Response[bytes]:
+    ack = await people.inbox.answer(asker.name, result)
+    if result.blob is not None and ack.outcome == "accepted":
+        people.quotas.named(asker.name, result.blob)
+    return _said(ack)
+
+
+async def _may_send(people: People, asker: Asker, digest: str, size: int) -> None:
+    """Return if there is room for what the asker leaves at the server; what nothing refers to for long is swept first.
+
+    Raises:
+        QuotaError: there is not.
+    """
+    require_digest(digest)
+    try:
+        people.quotas.send(asker.name, digest, size)
+    except QuotaError:
+        await people.scheduler.sweep()
+        people.quotas.gone(people.inbox.blobs)
+        people.quotas.send(asker.name, digest, size)
 
 
 async def _with_blob(request: Asked) -> tuple[Result, AsyncIterator[bytes]]:

@@ -102,7 +102,7 @@ class _Keras(VariableModel):
 
     @property
     def non_trainable_variables(self) -> Sequence[Any]:
-        return [v for v in self._model.non_trainable_variables if "seed_generator" not in v.path]
+        return list(self._model.non_trainable_weights)  # Keras counts random generators to its variables, not to its weights
 
     @property
     def local_variables(self) -> Sequence[Any]:

@@ -25,7 +25,8 @@ class ModelWeights(NamedTuple):
     @staticmethod
     def from_model(model: Any) -> ModelWeights:
         """The weights of a VariableModel or of a Keras model."""
-        return ModelWeights(list(model.trainable_variables), list(model.non_trainable_variables))
+        kept = model.non_trainable_variables if isinstance(model, VariableModel) else model.non_trainable_weights
+        return ModelWeights(list(model.trainable_variables), list(kept))
 
     def assign_weights_to(self, model: Any) -> None:
         """Set the weights of a VariableModel or of a Keras model.

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from hansa.errors import TraceError
 
 
-def set_sync_local_cpp_execution_context(default_num_clients: int = 0, **_: object) -> None:
+def set_sync_local_cpp_execution_context(default_num_clients: int = 0, max_fanout: int = 100) -> None:  # noqa: ARG001  TFF's
     """Return: a computation that is called runs as it is.
 
     Raises:

@@ -31,7 +31,7 @@ def build_weighted_fed_avg(
     server_optimizer_fn: Any = None,
     *,
     model_aggregator: AggregationFactory | None = None,
-    **_: Any,
+    loop_implementation: object = None,  # noqa: ARG001  how TFF would trace the loop: there is one way here
 ) -> LearningProcess:
     """Federated averaging weighted by examples (McMahan 2017): each client makes a pass over its batches.
 
@@ -47,7 +47,7 @@ def build_unweighted_fed_avg(
     server_optimizer_fn: Any = None,
     *,
     model_aggregator: UnweightedAggregationFactory | None = None,
-    **_: Any,
+    loop_implementation: object = None,  # noqa: ARG001  how TFF would trace the loop: there is one way here
 ) -> LearningProcess:
     """`build_weighted_fed_avg` in which each client counts the same."""
     return _averaging(model_fn, client_optimizer_fn, server_optimizer_fn, model_aggregator or UnweightedMeanFactory())
@@ -60,7 +60,7 @@ def build_weighted_fed_prox(
     server_optimizer_fn: Any = None,
     *,
     model_aggregator: AggregationFactory | None = None,
-    **_: Any,
+    loop_implementation: object = None,  # noqa: ARG001  how TFF would trace the loop: there is one way here
 ) -> LearningProcess:
     """`build_weighted_fed_avg` whose clients are pulled towards the server's weights (Li 2020).
 
@@ -73,7 +73,7 @@ def build_weighted_fed_prox(
     return _averaging(model_fn, client_optimizer_fn, server_optimizer_fn, aggregator, proximal=proximal_strength)
 
 
-def build_fed_eval(model_fn: Callable[[], Any], **_: Any) -> LearningProcess:
+def build_fed_eval(model_fn: Callable[[], Any]) -> LearningProcess:
     """The metrics of a model at the clients: `metrics.client_work.eval` has those of the round and of all rounds so far."""
     from hansa.adapters.tensorflow import training as tf_training
 

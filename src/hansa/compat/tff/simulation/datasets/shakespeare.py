@@ -9,6 +9,31 @@ from hansa.compat.tff.simulation.datasets.client_data import ClientData
 from hansa.data import text
 from hansa.errors import DataError
 
+_SCENE = """Porter:
+Who is at the gate so late in the rain? The lamp is out, and I am old and slow.
+
+Guest:
+A friend, who walked all night across the hills. Open the door, I am cold and wet.
+
+Porter:
+Friends come by day. Say who sent you, and what you carry under your cloak.
+
+Guest:
+Your brother sent me. I carry bread, a letter, and news that you will not like.
+
+Porter:
+Then come in and sit by the fire. News that is bad is better heard when warm.
+
+Guest:
+The harvest failed in the south. He asks whether you have grain to lend him.
+
+Porter:
+I have little, but what I have is his. Tell him so, and stay until the rain ends.
+
+Guest:
+You are kinder than they said of you on the road, and the soup smells good.
+"""
+
 
 def load_data(cache_dir: str | None = None) -> tuple[ClientData, ClientData]:
     """The speakers' speeches, to train on and to test on: the last fifth of each speaker's, from ten speeches on.
@@ -23,11 +48,8 @@ def load_data(cache_dir: str | None = None) -> tuple[ClientData, ClientData]:
 
 
 def get_synthetic() -> ClientData:
-    """Two speakers with a few words, for a test."""
-    said = (
-        "Porter:\nWho is at the gate?\n\nGuest:\nA friend, who walked all night.\n\nPorter:\nCome in, friend.\n\nGuest:\nGladly.\n"
-    )
-    return _clients(text.speeches(said))
+    """Two speakers of a short scene: no download, no file."""
+    return _clients(text.speeches(_SCENE))
 
 
 def split(said: dict[str, list[str]]) -> tuple[ClientData, ClientData]:

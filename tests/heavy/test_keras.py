@@ -14,6 +14,7 @@ keras = pytest.importorskip("keras", reason="the keras extra is not installed")
 import hansa as hs  # noqa: E402  after importorskip
 from hansa import tensors  # noqa: E402
 from hansa.adapters.keras import KerasLearner  # noqa: E402
+from hansa.adapters.keras.held import array  # noqa: E402
 from hansa.adapters.numpy import softmax  # noqa: E402
 from hansa.core import trees  # noqa: E402
 from hansa.core.protocols import FitConfig, Update  # noqa: E402
@@ -23,9 +24,6 @@ from hansa.data.federated import from_arrays  # noqa: E402
 from hansa.errors import ConfigError, DataError, SpecError  # noqa: E402
 from hansa.learning.fedavg import fedavg  # noqa: E402
 from hansa.testing.contracts import blobs  # noqa: E402
-
-# Keras 3.15 copies tensors in a way that NumPy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 layers = keras.layers
@@ -137,7 +135,7 @@ def test_a_run_gives_back_the_users_own_model(tmp_path: Path) -> None:
     ours.load(mine, result.model)
     saved, _ = tensors.load_tree(tmp_path / "run" / "model.safetensors")
     for model in (mine, ours.to_model(saved)):
-        output = keras.ops.convert_to_numpy(keras.ops.softmax(model(rows, training=False)))
+        output = array(keras.ops.softmax(model(rows, training=False)))
         np.testing.assert_allclose(output, ours.predict(result.model, rows), rtol=1e-5)
     assert {"accuracy", "loss"} <= set(result.metrics[-1]["global"])
 

@@ -13,9 +13,6 @@ from hansa.adapters.keras import KerasLearner  # noqa: E402  after importorskip
 from hansa.core.protocols import Learner  # noqa: E402
 from hansa.testing.contracts import LearnerContract  # noqa: E402
 
-# Keras 3.15 copies tensors in a way that NumPy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-
 
 def linear() -> Any:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

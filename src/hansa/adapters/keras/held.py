@@ -114,7 +114,10 @@ class Held:
 
 def array(value: Any) -> Array:
     """A copy of a framework's tensor."""
-    return np.array(keras.ops.convert_to_numpy(value))
+    # Not by Keras: it asks for the copy in a way that NumPy 2 warns of. Where torch has no NumPy dtype, it knows one.
+    if "bfloat16" in str(value.dtype) or not hasattr(value, "numpy"):
+        return np.array(keras.ops.convert_to_numpy(value))
+    return np.array((value.detach().cpu() if hasattr(value, "detach") else value).numpy())
 
 
 def _paths(model: Any) -> list[str]:

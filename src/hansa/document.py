@@ -119,7 +119,10 @@ class Planned(_Part, frozen=True, kw_only=True):
 
 
 class Document(_Part, frozen=True, kw_only=True, dict=True):
-    """What a job is. `filters` run at each site on what leaves, `executor` serves tasks that are no computation's."""
+    """What a job is. `filters` run at each site on what leaves, `executor` serves tasks that are no computation's.
+
+    `secure`: intrinsics that promise a protocol by which nobody sees a site's own value.
+    """
 
     format: Literal["hansa plan"] = "hansa plan"
     version: int = VERSION
@@ -129,6 +132,7 @@ class Document(_Part, frozen=True, kw_only=True, dict=True):
     computations: list[Planned]
     filters: list[str]
     executor: str
+    secure: list[str]
     requires: list[str]
     environment: str
     cores: int
@@ -166,6 +170,7 @@ class Document(_Part, frozen=True, kw_only=True, dict=True):
         lines = [f"job {self.job} on {self.data!r}: {self.about}", *map(str, self.computations)]
         lines += [f"filter at each site: {each}" for each in self.filters]
         lines += [f"executor at each site: {self.executor}"] if self.executor else []
+        lines += [f"promises a secure protocol for {', '.join(self.secure)}"] if self.secure else []
         asked = Resources(cores=self.cores, gpus=self.gpus, memory_mb=self.memory_mb)
         lines += [f"environment at each site: {self.environment!r}"] if self.environment else []
         return "\n".join([*lines, *([f"resources at each site: {asked!r}"] if asked != Resources() else [])])
@@ -212,6 +217,7 @@ def document_of(job: Job) -> Document:
         about=_text(getattr(job.workflow, "about", "") or type(job.workflow).__name__),
         computations=[planned(each) for each in job.plans],
         filters=[_text(repr(each)) for each in job.filters],
+        secure=list(dict.fromkeys(name for each in job.plans for name in each.secure)),
         executor="" if job.executor is None else _place(type(job.executor)),
         requires=sorted(job.requires),
         environment=job.environment,

@@ -19,7 +19,7 @@ from tests.e2e.world import make_project, serving
 import hansa as hs
 from hansa import codec
 from hansa.admin.client import Session, connect
-from hansa.errors import RunError
+from hansa.errors import RefusedError
 
 TOML = """
 sandbox = "{sandbox}"
@@ -69,8 +69,8 @@ def test_a_computation_deployed_gives_the_simulations_bytes_and_what_a_site_does
         assert [line["global"] for line in own.metrics] == [line["global"] for line in whole.metrics]
         assert own.value == json.loads((tmp_path / "simulated" / "result.json").read_bytes())
 
-        with pytest.raises(RunError, match="no secure protocol for federated_secure_sum_bitwidth"):
-            lea.submit(f"{FILE}:secret", sites=STATIONS).result()
+        with pytest.raises(RefusedError, match="no secure protocol for federated_secure_sum_bitwidth"):
+            lea.submit(f"{FILE}:secret", sites=STATIONS)
 
         furnish(folder / "kits" / STATIONS[0], toml=SILENT + "collect = true\n", shards=READINGS)
         some = lea.submit(f"{FILE}:collected", sites=STATIONS, min_sites=1)

@@ -15,6 +15,7 @@ from hansa.core.intrinsics import (
     federated_map,
     federated_mean,
     federated_reduce,
+    federated_secure_sum_bitwidth,
     federated_sum,
 )
 from hansa.core.job import Job, Resources
@@ -103,6 +104,16 @@ def test_how_a_value_is_aggregated_is_named_with_its_gate_and_what_nobody_aggreg
 
 def length(x: Any) -> np.float32:
     return np.float32(len(x))
+
+
+def test_what_promises_a_secure_protocol_is_said() -> None:
+    @federated_computation(FederatedType(np.int32, CLIENTS))
+    def hidden(x: Any) -> Any:
+        return federated_secure_sum_bitwidth(x, 8)
+
+    document = document_of(Job("a", Averaging(hidden)))
+    assert document.secure == ["federated_secure_sum_bitwidth"]
+    assert str(document).splitlines()[-1] == "promises a secure protocol for federated_secure_sum_bitwidth"
 
 
 def test_what_a_job_asks_of_a_machine_stands_in_its_plan() -> None:

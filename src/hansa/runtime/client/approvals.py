@@ -91,11 +91,17 @@ def say(places: Places, what: Waiting, verdict: Literal["yes", "no"], *, reason:
 
 
 def changes(places: Places, what: Waiting) -> Iterator[str]:
-    """What is new in the code, as lines of a unified diff: against what was approved last of the same job, else all of it."""
+    """What is new in the code, as lines of a unified diff: against what was approved last of the same job, else all of it.
+
+    Of a job that was approved before, what is new in its plan comes first.
+    """
     job = what.bundle.manifest.job
     earlier = sorted((each for each in _all(places) if (each.verdict, each.job) == ("yes", job)), key=lambda each: each.at)
     last = _opened(places.approvals / f"{earlier[-1].code}.zip") if earlier else None
     before = {} if last is None else last.files
+    if last is not None:
+        one, other = (str(each.plan).splitlines() for each in (last, what.bundle))
+        yield from difflib.unified_diff(one, other, fromfile="approved plan", tofile="new plan", lineterm="")
     for path in sorted({*before, *what.bundle.files}):
         old, new = before.get(path, b""), what.bundle.files.get(path, b"")
         if old == new:

@@ -97,6 +97,11 @@ class People:
         author = check_author(manifest, ca=self.ca, policy=policy, now=datetime.now(UTC).timestamp())
         if author.name != asker.name:
             raise RefusedError("the bundle is another author's", got=author.name, expected=asker.name, hint="submit your own job")
+        if bundle.plan.secure:  # never plain in silence
+            hint = "it is exact in simulation; without a secure protocol use the intrinsic without `secure`, if the sites agree"
+            raise RefusedError(
+                f"this federation has no secure protocol for {', '.join(bundle.plan.secure)}", path="plan", hint=hint
+            )
         sites = _sites(policy, asked.sites)
         least = len(sites) if asked.min_sites is None else asked.min_sites
         if not policy.rules.min_cohort <= least <= len(sites):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, cast, overload
 
 from hansa import registry
 from hansa.core.computation import fitted, local_function
@@ -17,6 +17,17 @@ from hansa.core.task import FLContext, Signal
 from hansa.core.types import UNKNOWN, FederatedType, FunctionType, ObjectType, Type, contains, infer_type, to_type
 from hansa.core.values import Conform, conformer
 from hansa.errors import TraceError
+
+if TYPE_CHECKING:  # a default spares those who write LocalComputation alone; the runtime's TypeVar has it from Python 3.13 on
+    from typing_extensions import TypeVar
+
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
+Many: TypeAlias = Callable[..., list[Any]] | None
 
 _RUNNING: Final = ContextVar("running", default="")  # the backend of the local computation that runs
 
@@ -32,7 +43,7 @@ class _Ready(NamedTuple):
     folded: Callable[[Any, Iterable[Any]], Any] | None  # (total, items) -> total, where the backend can
 
 
-class LocalComputation:
+class LocalComputation(Generic[R]):
     """A Python function with declared types that runs at one place. What it takes and gives is converted to them.
 
     With a backend it is written in a framework: it is given the framework's arrays, and its arrays come back as NumPy's. One whose
@@ -49,7 +60,7 @@ class LocalComputation:
         self.polymorphic = bool(local.backend) and any(contains(kind, ObjectType) for _, kind in local.parameters)
         self._found: Type = UNKNOWN
         self._ready: _Ready | None = None
-        self._made: dict[str, LocalComputation] = {}
+        self._made: dict[str, LocalComputation[R]] = {}
 
     @property
     def type_signature(self) -> FunctionType:
@@ -61,7 +72,7 @@ class LocalComputation:
         """The function that runs where arguments of these types are."""
         return (self.of(*kinds) if self.polymorphic else self).local
 
-    def of(self, *kinds: Type) -> LocalComputation:
+    def of(self, *kinds: Type) -> LocalComputation[R]:
         """The computation for arguments of these types, made once for each.
 
         Raises:
@@ -73,23 +84,23 @@ class LocalComputation:
         key = repr(kinds)
         if key not in self._made:
             plain = replace(self.local, fn=self._fn, parameters=tuple(zip(names, kinds, strict=True)))
-            made = LocalComputation(_inferred(plain))
+            made: LocalComputation[R] = LocalComputation(_inferred(plain))
             made.polymorphic = False  # what is known by its class alone is handed to it as it is
             self._made[key] = made
         return self._made[key]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
         local = self.local
         if local.backend and _RUNNING.get() == local.backend:  # called by its like: a function as any
-            return self._fn(*args, **kwargs)
+            return cast(R, self._fn(*args, **kwargs))
         extra = {name: kwargs.pop(name) for name in local.wants & kwargs.keys()}
         given = bound(local.name, [name for name, _ in local.parameters], args, kwargs)
         if TRACING.get():
-            return self._traced(given)
+            return cast(R, self._traced(given))
         if self.polymorphic:
             return self.of(*map(infer_type, given.values()))(**given, **extra)
         ready = self._ready or self._made_ready()
-        return self.applied([take(given[name], name) for name, take in ready.takes], extra)
+        return cast(R, self.applied([take(given[name], name) for name, take in ready.takes], extra))
 
     def applied(self, args: Sequence[Any], extra: Mapping[str, Any]) -> Any:
         """The result for arguments that have their types already: they are not looked at again."""
@@ -150,22 +161,21 @@ class LocalComputation:
         return f"<local computation {self.local.name} {self.type_signature}>"
 
 
+@overload  # what comes back is NumPy's, whatever the framework's function says
+def local_computation(*types: object, returns: object = None, backend: str, many: Many = None) -> LocalComputation[Any]: ...
+@overload
+def local_computation(  # type: ignore[overload-overlap]  # a class is a type here, not a function
+    first: type[Any], /, *types: object, returns: object = None, backend: None = None, many: Many = None
+) -> Callable[[Callable[..., R]], LocalComputation[R]]: ...
+@overload
+def local_computation(  # type: ignore[overload-overlap]  # as there
+    fn: Callable[..., R], /, *types: object, returns: object = None, backend: None = None, many: Many = None
+) -> LocalComputation[R]: ...
 @overload
 def local_computation(
-    fn: Callable[..., Any],
-    /,
-    *types: object,
-    returns: object = None,
-    backend: str | None = None,
-    many: Callable[..., list[Any]] | None = None,
-) -> LocalComputation: ...
-@overload
-def local_computation(
-    *types: object, returns: object = None, backend: str | None = None, many: Callable[..., list[Any]] | None = None
-) -> Callable[[Callable[..., Any]], LocalComputation]: ...
-def local_computation(
-    *args: object, returns: object = None, backend: str | None = None, many: Callable[..., list[Any]] | None = None
-) -> Any:
+    *types: object, returns: object = None, backend: None = None, many: Many = None
+) -> Callable[[Callable[..., R]], LocalComputation[R]]: ...
+def local_computation(*args: object, returns: object = None, backend: str | None = None, many: Many = None) -> Any:
     """A function that runs at one place, with its types: from annotations, or given as for `to_type`.
 
     `backend` is the framework it is written in (`numpy`, `torch`, `jax`, or another that is installed as an entry point of
@@ -184,7 +194,7 @@ def local_computation(
     """
     fn, types = function_first(args)
 
-    def made(inner: Callable[..., Any]) -> LocalComputation:
+    def made(inner: Callable[..., Any]) -> LocalComputation[Any]:
         local = local_function(inner, types, many)
         if returns is not None:
             return LocalComputation(replace(local, result=to_type(returns), backend=backend or ""))

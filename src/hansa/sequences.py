@@ -33,7 +33,7 @@ def sequence_map(fn: Callable[[T], R], sequence: Any) -> Sequence[R]:
     return cast("Sequence[R]", _within(lambda items: [local.fn(item) for item in items], f"map_{local.name}", [node], result))
 
 
-def sequence_reduce(sequence: Any, zero: U, op: Callable[[U, T], U]) -> U:
+def sequence_reduce(sequence: Any, zero: object, op: Callable[[U, T], U]) -> U:
     """`op(... op(zero, e1) ..., en)` over the elements: `<T*,U,(<U,T> -> U)> -> U`, also within `{T*}@P`."""
     node, element = _sequence(sequence, "sequence_reduce")
     start, local, kind = folded(zero, element, op, "op")

@@ -154,7 +154,7 @@ def federated_aggregate(
 ) -> T: ...
 @overload
 def federated_aggregate(
-    value: T, zero: U, accumulate: Callable[[U, T], U], merge: Callable[[U, U], U], report: Callable[[U], R]
+    value: T, zero: object, accumulate: Callable[[U, T], U], merge: Callable[[U, U], U], report: Callable[[U], R]
 ) -> R: ...
 def federated_aggregate(
     value: object,
@@ -189,7 +189,7 @@ def federated_aggregate(
     return Value(Reduce("using", node, result, weight_node, like_node, zero, weight_cap))
 
 
-def federated_reduce(value: T, zero: U, op: Callable[[U, T], U]) -> U:
+def federated_reduce(value: T, zero: object, op: Callable[[U, T], U]) -> U:
     """Clients' values folded at the server, in slot order: `op(... op(zero, v1) ..., vn)`."""
     node = placed_at(value, CLIENTS, "federated_reduce")
     start, add, kind = folded(zero, member_of(node.type), op, "op")

@@ -14,7 +14,7 @@ import tensorflow as tf
 import hansa.compat.tff as tff
 
 SMALL = "--small" in sys.argv
-NUM_ROUNDS, CLIENTS_PER_ROUND = (2, 2) if SMALL else (15, 10)
+NUM_ROUNDS, CLIENTS_PER_ROUND = (2, 2) if SMALL else (10, 10)
 SEQ_LENGTH, BATCH_SIZE, BUFFER_SIZE = (20, 4, 100) if SMALL else (80, 8, 1000)
 UNITS = 16 if SMALL else 128
 

@@ -109,12 +109,12 @@ class Agent:
 
 
 @contextmanager
-def agents(kits: Path, names: list[str], **how: str) -> Iterator[dict[str, Agent]]:
-    """Agents of the sites, started together, stopped clean."""
+def agents(kits: Path, names: list[str], *, environment: dict[str, str] | None = None, **how: str) -> Iterator[dict[str, Agent]]:
+    """Agents of the sites, started together, stopped clean. `environment` is what theirs has besides the test's own."""
     started: dict[str, Agent] = {}
     try:
         for name in names:
-            started[name] = Agent(furnish(kits / name, **how)).start(ready=False)  # type: ignore[arg-type]  # of text
+            started[name] = Agent(furnish(kits / name, **how), environment or {}).start(ready=False)  # type: ignore[arg-type]  # of text
         for agent in started.values():
             agent.ready()
         yield started

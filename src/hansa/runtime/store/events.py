@@ -1,4 +1,8 @@
-"""Events in one SQLite file: WAL, synchronous=FULL, one writer. The protocol is in `event`."""
+"""Events in one SQLite file: WAL, synchronous=FULL, one writer. The protocol is in `event`.
+
+A file of an earlier schema is brought to this one when it is opened for writing, in one transaction; what stands in it is never
+changed. `meta` has a row for each schema that it had, with the Hansa that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote
@@ -41,11 +46,12 @@ from hansa.runtime.store.event import GENESIS, Batch, Commit, Committed, Entry, 
 
 __all__ = ["Batch", "Commit", "Committed", "Entry", "Event", "Events", "Head", "SqliteEvents"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_STEPS: Final = {1: "ALTER TABLE meta ADD COLUMN software TEXT NOT NULL DEFAULT ''"}  # from each schema to the next
 _PAGE_BYTES: Final = 4_096
 _ROWS: Final = 1_000  # rows read at once: a slow reader holds no transaction that would keep the log from being folded in
 _TABLES = MetaData()
-_META = Table("meta", _TABLES, Column("schema_version", Integer, nullable=False))
+_META = Table("meta", _TABLES, Column("schema_version", Integer, nullable=False), Column("software", Text, nullable=False))
 _EVENTS = Table(
     "events",
     _TABLES,
@@ -85,6 +91,8 @@ class SqliteEvents:
                     self._connection = self._writer.connect()
                     self._make(self._connection)
                 self._check()
+                if self._connection is not None:
+                    self._bring_up(self._connection)
         except BaseException:
             self.close()
             raise
@@ -164,7 +172,7 @@ class SqliteEvents:
             raise StorageError("the file system cannot hold the event store", path=str(self.path), got=mode, hint=hint)
         with connection.begin():
             _TABLES.create_all(connection)
-            connection.execute(insert(_META).values(schema_version=SCHEMA_VERSION))
+            connection.execute(insert(_META).values(schema_version=SCHEMA_VERSION, software=version("hansa")))
             for verb in ("UPDATE", "DELETE"):
                 connection.exec_driver_sql(_APPEND_ONLY.format(verb))
         sync_folder(self.path.parent)
@@ -176,10 +184,22 @@ class SqliteEvents:
                 raise self._corrupt("; ".join(faults))
             if not {"meta", "events"} <= set(inspect(connection).get_table_names()):
                 raise StorageError("not an event store", path=str(self.path))
-            version = connection.execute(select(func.max(_META.c.schema_version))).scalar()
-        if version != SCHEMA_VERSION:
-            hint = "it was written by a newer Hansa; start that one"
-            raise VersionError("a newer event store", path=str(self.path), got=version, expected=SCHEMA_VERSION, hint=hint)
+            schema = _schema(connection)
+            if schema is None or schema < 1:
+                raise StorageError("not an event store", path=str(self.path), got=f"schema {schema}")
+            if schema > SCHEMA_VERSION:
+                wrote = connection.execute(select(_META.c.software).where(_META.c.schema_version == schema)).scalar()
+                hint, got = f"it was written by Hansa {wrote}; start that one", f"schema {schema}"
+                raise VersionError(
+                    "a newer event store", path=str(self.path), got=got, expected=f"up to {SCHEMA_VERSION}", hint=hint
+                )
+
+    def _bring_up(self, connection: Connection) -> None:
+        """Bring a file of an earlier schema to this one: all steps or none."""
+        with connection.begin():
+            for schema in range(_schema(connection) or SCHEMA_VERSION, SCHEMA_VERSION):
+                connection.exec_driver_sql(_STEPS[schema])
+                connection.execute(insert(_META).values(schema_version=schema + 1, software=version("hansa")))
 
     def _rows(self, query: Any) -> Sequence[Row[Any]]:  # the columns are the query's own
         with self._translated(), self._reader.connect() as connection:
@@ -262,6 +282,10 @@ def _chained(connection: Connection, wanted: Sequence[Line], heads: dict[str, He
     if rows:
         connection.execute(_INSERT, rows)
     return iter(events)
+
+
+def _schema(connection: Connection) -> int | None:
+    return connection.execute(select(func.max(_META.c.schema_version))).scalar()
 
 
 def _head(connection: Connection, stream: str) -> Head:

@@ -111,13 +111,6 @@ def test_a_closed_store_says_so(path: Path) -> None:
         events.append("run-1", [Entry("b", {})], at=0.0)
 
 
-def test_a_newer_store_is_refused(path: Path) -> None:
-    with behind(path) as database:
-        database.execute("UPDATE meta SET schema_version = 2")
-    with pytest.raises(VersionError, match="newer Hansa"):
-        SqliteEvents(path)
-
-
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     with behind(tmp_path / "other.sqlite") as database:
         database.execute("CREATE TABLE patients (name TEXT)")

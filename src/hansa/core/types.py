@@ -274,13 +274,14 @@ TREE = ObjectType("Tree")
 _PYTHON = {float: np.float32, int: np.int32, bool: np.bool_, complex: np.complex128, str: np.str_, bytes: np.str_}
 _NUMBERS = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
 _DTYPES = {np.dtype(name) for name in ("bool", "U", "S", ml_dtypes.bfloat16, *_NUMBERS.split())}
+_NAMES = {kind: "str" if kind.kind in "US" else kind.name for kind in _DTYPES}  # NumPy makes a name anew each time
 
 
 def _show(kind: Type, depth: int | None) -> str:
     """The notation; from `depth` indents on with a line for each element, or on one line (None)."""
     match kind:
         case TensorType():
-            name = "str" if kind.dtype.kind == "U" else kind.dtype.name
+            name = _NAMES[kind.dtype]
             if kind.shape is None:
                 return f"{name!r}(shape=None)"
             return name + (f"[{','.join('?' if n is None else str(n) for n in kind.shape)}]" if kind.shape else "")

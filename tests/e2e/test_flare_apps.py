@@ -115,7 +115,7 @@ def test_what_executors_stream_reaches_receivers_at_the_server(tmp_path: Path) -
         tmp_path / "app",
         "parts.Streams",
         [flow("parts.Once")],
-        server={"components": [{"id": "receiver", "path": "parts.Listens"}]},
+        server={"components": [{"id": "receiver", "path": "parts.Listens"}, {"id": "board", "name": "TBAnalyticsReceiver"}]},
         components=[
             {"id": "sender", "name": "AnalyticsSender"},
             {"id": "convert", "name": "ConvertToFedEvent", "args": {"events_to_convert": ["analytix_log_stats"]}},
@@ -124,6 +124,9 @@ def test_what_executors_stream_reaches_receivers_at_the_server(tmp_path: Path) -
     play(folder, out=tmp_path / "run")
     heard = (tmp_path / "work/server/run_1/app_server/heard.txt").read_text().splitlines()
     assert heard == [f"site-{site} loss {1.0 / step} {step}" for site in (1, 2) for step in (2, 1)]
+    for site in ("site-1", "site-2"):
+        (board,) = (tmp_path / "work/server/run_1/tb_events" / site).iterdir()
+        assert board.read_bytes().count(b"loss") == 2
     live = [json.loads(line) for line in (tmp_path / "run/live.jsonl").read_text().splitlines()]
     assert [(line["site"], line["values"], line["step"]) for line in live[:1]] == [("site-1", {"loss": 1.0}, 1)]
 

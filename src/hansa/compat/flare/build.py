@@ -93,7 +93,7 @@ class Builder:
 def _known() -> dict[str, str]:
     """Our classes by name; nothing is imported."""
     found: dict[str, str] = {}
-    for file in sorted(_HERE.glob("a*/**/*.py")):
+    for file in sorted([*_HERE.glob("a*/**/*.py"), *_HERE.glob("widgets/*.py")]):
         module = ".".join(file.relative_to(_HERE).with_suffix("").parts)
         found |= {name: f"{OURS}.{module}.{name}" for name in _classes(file)}
     return found

@@ -38,7 +38,8 @@ class AnalyticsData:
         wanted = _TYPES.get(data_type, object)
         if not isinstance(value, wanted):
             raise TypeError(f"expected the value of a {data_type.value} to be a {wanted.__name__}, but got {type(value)}")
-        self.tag, self.value, self.data_type, self.kwargs = tag, value, data_type, kwargs
+        self.value: Any = value
+        self.tag, self.data_type, self.kwargs = tag, data_type, kwargs
 
     def to_dxo(self) -> DXO:
         """The value as a DXO."""

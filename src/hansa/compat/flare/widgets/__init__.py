@@ -1,0 +1,1 @@
+"""What components beside the workflow are made from."""

@@ -77,6 +77,7 @@ class Server(Place, ServerEngineSpec):
         self._begun: set[str] = set()
         self._gone: dict[str, str] = {}
         self._stopped = ""
+        self._copies = wire.Copies()
         self._heard: dict[str, int] = {}  # client -> how many of the pending events it was sent
         self._flow: Controller | None = None
         self._flow_id = ""
@@ -179,6 +180,7 @@ class Server(Place, ServerEngineSpec):
 
     def _hand_out(self, flow: Controller) -> None:
         """Let each client that is free ask, until nobody gets anything."""
+        self._copies = wire.Copies()  # who is asked now is sent the same arrays, unless a callback has changed them between
         for client in list(self._idle):
             if self._stopped:
                 return
@@ -201,7 +203,7 @@ class Server(Place, ServerEngineSpec):
     def _send(self, client: str, name: str, task_id: str, data: Shareable, props: dict[str, Any]) -> None:
         data.set_header(ReservedHeaderKey.WORKFLOW, self._flow_id)
         content = {"task": data, "props": props, "events": self._events_for(client)}
-        message = wire.pack(content, {TASK_ID: task_id, WORKFLOW: self._flow_id}, copy=True)
+        message = wire.pack(content, {TASK_ID: task_id, WORKFLOW: self._flow_id}, copy=self._copies)
         number = data.get_header("current_round")
         task = Task(name, message, number + 1 if isinstance(number, int) else 0)
         self._begun.add(client)

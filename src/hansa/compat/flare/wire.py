@@ -25,7 +25,29 @@ _WHOLE: Final = 1 << 63
 _DEPTH: Final = 64
 
 
-def pack(value: object, headers: Mapping[str, core.Header] | None = None, *, copy: bool = False) -> core.Shareable:
+class Copies:
+    """Copies of arrays, of which those that go to several sites unchanged are made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Array, Array]] = {}
+
+    def of(self, array: Array) -> Array:
+        """A copy of the array as it is now."""
+        _, made = self._made.get(id(array), (array, None))
+        if made is None or made.shape != array.shape or made.dtype != array.dtype or not _same(made, array):
+            made = np.array(array)
+            self._made[id(array)] = array, made  # the array, too: its id is its own for as long as it is held
+        return made
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Whether two arrays of one shape and dtype hold the same bits."""
+    if not other.flags.c_contiguous:
+        return False
+    return bool(np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8)))
+
+
+def pack(value: object, headers: Mapping[str, core.Header] | None = None, *, copy: Copies | None = None) -> core.Shareable:
     """The value as a message of ours, with plain headers beside it. With `copy`, later changes of its arrays do not reach it.
 
     Raises:
@@ -33,7 +55,7 @@ def pack(value: object, headers: Mapping[str, core.Header] | None = None, *, cop
     """
     arrays: list[Array] = []
     content = msgspec.msgpack.encode(_plain(value, "", arrays, 0))
-    kept = {str(place): np.array(each) if copy else each for place, each in enumerate(arrays)}
+    kept = {str(place): each if copy is None else copy.of(each) for place, each in enumerate(arrays)}
     body: dict[str, Any] = {_CONTENT: np.frombuffer(content, np.uint8), _ARRAYS: kept}
     return core.Shareable(body, headers=headers or {})
 

@@ -104,3 +104,13 @@ def test_a_learnable_comes_back_as_its_own_class() -> None:
     made["weights"] = {"w": np.zeros(2)}
     got: Any = ModelLearnable.from_bytes(made.to_bytes())
     assert (type(got), got.is_empty(), ModelLearnable().is_empty()) == (ModelLearnable, False, True)
+
+
+def test_an_array_that_goes_to_several_is_copied_once_until_it_changes() -> None:
+    array, copies = np.arange(6.0).reshape(2, 3), wire.Copies()
+    first, second = copies.of(array), copies.of(array)
+    array += 1
+    third = copies.of(array)
+    assert (first is second, third is first, first[0, 0], third[0, 0]) == (True, False, 0.0, 1.0)
+    turned = copies.of(array.T)
+    assert turned.tolist() == array.T.tolist()

@@ -11,6 +11,7 @@ from hansa.compat.flare.apis.fl_component import FLComponent
 from hansa.compat.flare.apis.fl_context import FLContext
 from hansa.compat.flare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 from hansa.compat.flare.app_common.app_constant import AppConstants
+from hansa.core import gate
 
 KINDS = (DataKind.WEIGHT_DIFF, DataKind.WEIGHTS, DataKind.METRICS)
 
@@ -57,12 +58,16 @@ class DXOAggregator(FLComponent):
         if (why := self.objection(dxo, contributor_name, contribution_round, fl_ctx)) is not None:
             self.log_error(fl_ctx, f"contribution of {contributor_name!r} not accepted: {why}")
             return False
+        self.take(dxo, contributor_name, contribution_round)
+        return True
+
+    def take(self, dxo: DXO, contributor_name: str, contribution_round: int | None) -> None:
+        """Add a contribution to which there is no objection."""
         weight, number = self._weight(dxo, contributor_name), int(contribution_round or 0)
         if self._by_name:
             self._kept[contributor_name] = dxo.data, weight, number
         else:
             self.aggregation_helper.add(dxo.data, weight, contributor_name, number)
-        return True
 
     def aggregate(self, fl_ctx: FLContext) -> DXO:
         """The weighted mean as a DXO."""
@@ -101,4 +106,4 @@ class DXOAggregator(FLComponent):
 
 def _finite(value: Any) -> bool:
     array = np.asarray(value)
-    return array.dtype.kind in "biuf" and bool(np.isfinite(array).all())
+    return array.dtype.kind in "biuf" and gate.is_finite(array)

@@ -67,7 +67,9 @@ class InTimeAccumulateWeightedAggregator(Aggregator):
             if (why := self.dxo_aggregators[name].objection(each, contributor, number, fl_ctx)) is not None:
                 self.log_error(fl_ctx, f"contribution of {contributor!r} not accepted: {why}")
                 return False
-        return all(self.dxo_aggregators[name].accept(each, contributor, number, fl_ctx) for name, each in parts.items())
+        for name, each in parts.items():
+            self.dxo_aggregators[name].take(each, contributor, number)
+        return True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         made = {name: each.aggregate(fl_ctx) for name, each in self.dxo_aggregators.items()}

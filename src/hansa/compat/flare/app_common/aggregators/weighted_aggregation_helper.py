@@ -1,4 +1,4 @@
-"""A weighted mean by name, in float64 and one contribution at a time."""
+"""A weighted mean by name, one contribution at a time: the mean of our own aggregation, in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from hansa.aggregation.accumulate import Accumulator
+from hansa.aggregation.mean import Mean
+
+_MEAN = Mean()
 
 
 class WeightedAggregationHelper:
@@ -18,9 +23,8 @@ class WeightedAggregationHelper:
 
     def reset_stats(self) -> None:
         """Forget what was added."""
-        self.total: dict[str, Any] = {}
-        self.counts: dict[str, float] = {}
-        self.kinds: dict[str, np.dtype[Any]] = {}
+        self.total: dict[str, Accumulator] = {}
+        self.kinds: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self.history: list[dict[str, Any]] = []
 
     def add(self, data: Mapping[str, Any], weight: float, contributor_name: str, contribution_round: int) -> None:
@@ -31,29 +35,18 @@ class WeightedAggregationHelper:
         """
         if (why := self.mismatch(data)) is not None:
             raise ValueError(f"{contributor_name!r}: {why}")
-        given = self._wanted(data)
-        for name, value in given.items():
-            added = np.multiply(value, weight, dtype=np.float64)
-            if name in self.total:
-                self.total[name] += added
-            else:
-                self.total[name], self.kinds[name] = added, value.dtype
-            self.counts[name] = self.counts.get(name, 0.0) + weight
-        self.history.append({"contributor_name": contributor_name, "round": contribution_round, "weight": weight})
-
-    def mismatch(self, data: Mapping[str, Any]) -> str | None:
-        """Which array has another shape than those before; None if none has."""
         for name, value in self._wanted(data).items():
-            if name in self.total and self.total[name].shape != value.shape:
-                return f"{name!r} has shape {list(value.shape)}, and before it had {list(self.total[name].shape)}"
-        return None
+            if name not in self.total:
+                kind = value.dtype if value.dtype.kind == "f" else np.dtype(np.float64)  # the mean of counts is no count
+                self.kinds[name] = value.shape, kind
+                self.total[name] = _MEAN.zero({"of": np.empty(value.shape, kind)})
+            given = np.asarray(value, self.kinds[name][1])
+            self.total[name] = _MEAN.add(self.total[name], {"of": given}, weight)
+        self.history.append({"contributor_name": contributor_name, "round": contribution_round, "weight": weight})
 
     def get_result(self) -> dict[str, Any]:
         """The weighted means, with the dtypes that came where those are floats; all is forgotten then."""
-        made = {}
-        for name, total in self.total.items():
-            mean = total / self.counts[name]
-            made[name] = mean.astype(self.kinds[name]) if self.kinds[name].kind == "f" else mean
+        made = {name: _MEAN.finish(total)["of"] for name, total in self.total.items()}
         self.reset_stats()
         return made
 
@@ -62,6 +55,13 @@ class WeightedAggregationHelper:
 
     def get_len(self) -> int:
         return len(self.history)
+
+    def mismatch(self, data: Mapping[str, Any]) -> str | None:
+        """Which array has another shape than those before; None if none has."""
+        for name, value in self._wanted(data).items():
+            if name in self.kinds and self.kinds[name][0] != value.shape:
+                return f"{name!r} has shape {list(value.shape)}, and before it had {list(self.kinds[name][0])}"
+        return None
 
     def _wanted(self, data: Mapping[str, Any]) -> dict[str, Any]:
         left_out = self.exclude_vars

@@ -77,32 +77,14 @@ class SecureSumFactory(UnweightedAggregationFactory):
             TraceError: a tensor is not of integers or floats, or its shape is not known.
         """
         each_tensor(value_type, "iuf", "a secure sum is taken of integers or floats of known shape", known=True)
-        whole_type = with_dtypes(value_type, lambda _: np.int64)
-        integers = _integers(value_type)
         given = self.upper_bound_threshold
         upper_process = given if isinstance(given, EstimationProcess) else constant(float(given))
-        lower_bound = self.lower_bound_threshold
-
-        def bounds(upper: Any) -> tuple[float, float]:
-            return (-float(upper) if lower_bound is None else float(lower_bound)), float(upper)
-
-        def masked(value: Any, upper: Any) -> Masked:
-            lower, high = bounds(upper)
-            leaves = [leaf for _, leaf in trees.leaves(tree_of(value)) if leaf.size]
-            most, least = max((float(a.max()) for a in leaves), default=lower), min((float(a.min()) for a in leaves), default=high)
-            whole = on_leaves(lambda a: _steps(a, lower, high, whole=integers), value, kind=whole_type)
-            return Masked(whole, np.float32(max(abs(most), abs(least))), np.int32(most > high), np.int32(least < lower))
-
-        def opened(total: Any, count: Any, upper: Any) -> Any:
-            lower, high = bounds(upper)
-            found = on_leaves(lambda a: _unsteps(a, int(count), lower, high, whole=integers), total, kind=value_type)
-            return typed(found, value_type)
-
-        gives = StructType([("whole", whole_type), ("norm", FLOAT32), ("above", INT32), ("below", INT32)], Masked)
-        mask = local("secure_steps", masked, {"value": value_type, "upper": FLOAT32}, gives)
-        unmask = local("opened", opened, {"total": whole_type, "count": INT32, "upper": FLOAT32}, value_type)
-        low = local("lower", lambda upper: np.float32(bounds(upper)[0]), {"upper": FLOAT32}, FLOAT32)
-        most = local("largest_step", lambda upper: _largest(*bounds(upper), whole=integers), {"upper": FLOAT32}, INT64)
+        code = _Code(value_type, self.lower_bound_threshold, _integers(value_type))
+        gives = StructType([("whole", code.whole_type), ("norm", FLOAT32), ("above", INT32), ("below", INT32)], Masked)
+        mask = local("secure_steps", code.masked, {"value": value_type, "upper": FLOAT32}, gives)
+        unmask = local("opened", code.opened, {"total": code.whole_type, "count": INT32, "upper": FLOAT32}, value_type)
+        low = local("lower", lambda upper: np.float32(code.bounds(upper)[0]), {"upper": FLOAT32}, FLOAT32)
+        most = local("largest_step", code.largest, {"upper": FLOAT32}, INT64)
 
         def step(state: Any, value: Any) -> MeasuredProcessOutput:
             upper = upper_process.report(state)
@@ -119,6 +101,50 @@ class SecureSumFactory(UnweightedAggregationFactory):
             return MeasuredProcessOutput(after, federated_map(unmask, (total, count, upper)), federated_zip(told))
 
         return process(lambda: start(upper_process), step, value_type)
+
+
+@dataclass(frozen=True)
+class _Code:
+    """How values between two bounds become whole numbers from 0, and their sum a value again. `lower` None is -upper."""
+
+    value_type: Type
+    lower: float | None
+    integers: bool
+
+    @property
+    def whole_type(self) -> Type:
+        return with_dtypes(self.value_type, lambda _: np.int64)
+
+    def bounds(self, upper: Any) -> tuple[float, float]:
+        return (-float(upper) if self.lower is None else float(self.lower)), float(upper)
+
+    def largest(self, upper: Any) -> Any:
+        """The greatest whole number of one client."""
+        lower, high = self.bounds(upper)
+        return np.int64(int(high) - int(lower) if self.integers else STEPS)
+
+    def masked(self, value: Any, upper: Any) -> Masked:
+        """A client's value as it goes into the secure sums."""
+        lower, high = self.bounds(upper)
+        leaves = [leaf for _, leaf in trees.leaves(tree_of(value)) if leaf.size]
+        most = max((float(leaf.max()) for leaf in leaves), default=lower)
+        least = min((float(leaf.min()) for leaf in leaves), default=high)
+        whole = on_leaves(lambda leaf: self._steps(leaf, lower, high), value, kind=self.whole_type)
+        return Masked(whole, np.float32(max(abs(most), abs(least))), np.int32(most > high), np.int32(least < lower))
+
+    def opened(self, total: Any, count: Any, upper: Any) -> Any:
+        """The sum of so many clients' values."""
+        lower, high = self.bounds(upper)
+        step, first = (1, int(lower)) if self.integers else ((high - lower) / STEPS, lower)
+        return typed(
+            on_leaves(lambda leaf: np.asarray(leaf * step + int(count) * first), total, kind=self.value_type), self.value_type
+        )
+
+    def _steps(self, leaf: Array, lower: float, upper: float) -> Array:
+        if self.integers:
+            return np.asarray(np.clip(leaf.astype(np.int64), int(lower), int(upper)) - int(lower))
+        inside = np.clip(leaf.astype(np.float64), lower, upper)
+        return np.asarray(np.rint((inside - lower) * (STEPS / (upper - lower)))).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -165,24 +191,6 @@ class SecureModularSumFactory(UnweightedAggregationFactory):
 def adaptive_bound(initial_bound: float, target_quantile: float, learning_rate: float, multiplier: float) -> EstimationProcess:
     """`multiplier` times the quantile of clients' largest entries, counted by secure sums."""
     return affine(quantile_estimation(initial_bound, target_quantile, learning_rate, secure_estimation=True), multiplier=multiplier)
-
-
-def _steps(leaf: Array, lower: float, upper: float, *, whole: bool) -> Array:
-    """Whole steps above the lower bound."""
-    if whole:
-        return np.asarray(np.clip(leaf.astype(np.int64), int(lower), int(upper)) - int(lower))
-    inside = np.clip(leaf.astype(np.float64), lower, upper)
-    return np.asarray(np.rint((inside - lower) * (STEPS / (upper - lower)))).astype(np.int64)
-
-
-def _unsteps(total: Array, count: int, lower: float, upper: float, *, whole: bool) -> Array:
-    if whole:
-        return np.asarray(total + count * int(lower))
-    return np.asarray(total * ((upper - lower) / STEPS) + count * lower)
-
-
-def _largest(lower: float, upper: float, *, whole: bool) -> Any:
-    return np.int64(int(upper) - int(lower) if whole else STEPS)
 
 
 def _integers(kind: Type) -> bool:

@@ -71,7 +71,9 @@ def _panel(axis: Axes, name: str, lines: list[tuple[str, Curve]], colours: Mappi
     else:
         for k, (label, curve) in enumerate(lines):
             _plot(axis, curve.shared, label, PALETTE[k % len(PALETTE)], 2.2)
-    axis.set_title(name, loc="left", fontsize=12, fontweight="bold", color=GLOBAL)
+    axis.set_title(
+        "/\n".join(name.rsplit("/", 1)), loc="left", fontsize=12, fontweight="bold", color=GLOBAL
+    )  # a measured path in two lines
     axis.set_xlabel("round", color="#5c677d")
     axis.locator_params(axis="x", integer=True)
     axis.grid(axis="y", color="#edf0f4")

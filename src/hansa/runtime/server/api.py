@@ -12,9 +12,9 @@ from litestar.response import Stream
 from hansa.errors import InputError
 from hansa.runtime.protocol.messages import HOLD_S
 from hansa.runtime.server import transfers
+from hansa.runtime.server.known import PROJECT
 from hansa.runtime.server.people import People
 from hansa.runtime.server.site_api import admit, ranged
-from hansa.runtime.server.state import PROJECT
 from hansa.runtime.server.views import (
     Audit,
     EventList,

@@ -22,7 +22,7 @@ from hansa.runtime.config import POLICY_FILE, Kit
 from hansa.runtime.protocol.messages import TOKEN_S, Enrol, Enrolled, Renew, Token
 from hansa.runtime.protocol.session import Seen, check_proof, check_token, issue, new_secret
 from hansa.runtime.server.inbox import Inbox
-from hansa.runtime.server.state import PROJECT
+from hansa.runtime.server.known import PROJECT
 from hansa.runtime.store.event import Entry
 
 ROSTER_S: Final = 2.0  # how often the roster's file is looked at: a revocation bites within that

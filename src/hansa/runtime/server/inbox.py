@@ -15,7 +15,8 @@ from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.protocol.messages import HOLD_S, Ack, Assignment, Ended, NotCounted, Offer, Result, Work
 from hansa.runtime.server.bells import Bells
-from hansa.runtime.server.state import Book, Item, Run, Step, stream_of
+from hansa.runtime.server.known import Item, Run, Step, stream_of
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.blob import Blobs
 from hansa.runtime.store.event import Entry, Event
 from hansa.runtime.store.group import GroupCommit

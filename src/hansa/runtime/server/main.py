@@ -25,6 +25,7 @@ from hansa.runtime.config import SECRET_FILES, Kit, ServerSettings, load_kit
 from hansa.runtime.server.app import Served, make_app, make_metrics_app
 from hansa.runtime.server.door import Door
 from hansa.runtime.server.inbox import Clock, Inbox
+from hansa.runtime.server.known import PROJECT
 from hansa.runtime.server.live import Live
 from hansa.runtime.server.papers import Papers
 from hansa.runtime.server.people import People
@@ -33,7 +34,7 @@ from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.progress import Progresses
 from hansa.runtime.server.runner import Enclosing
 from hansa.runtime.server.scheduler import Scheduler
-from hansa.runtime.server.state import PROJECT, Book
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Entry
 from hansa.runtime.store.events import SqliteEvents

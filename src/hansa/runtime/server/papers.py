@@ -18,7 +18,7 @@ from hansa.runtime.authz.certificates import identity_of
 from hansa.runtime.authz.renewal import DAY_S, check_pair, ends, renew_at
 from hansa.runtime.config import Kit
 from hansa.runtime.server.inbox import Inbox
-from hansa.runtime.server.state import PROJECT
+from hansa.runtime.server.known import PROJECT
 from hansa.runtime.store.event import Entry
 
 LOOK_S: Final = 2.0  # how often the file is looked at

@@ -22,13 +22,13 @@ from hansa.runtime.authz.rights import permits
 from hansa.runtime.jobs.bundle import Bundle, open_bundle
 from hansa.runtime.server.door import Asker, Door
 from hansa.runtime.server.inbox import Inbox
+from hansa.runtime.server.known import PROJECT, Run, Submitted, stream_of
 from hansa.runtime.server.live import Live
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.progress import Progresses
 from hansa.runtime.server.quotas import Quotas
 from hansa.runtime.server.scheduler import Scheduler
-from hansa.runtime.server.state import PROJECT, Run, Submitted, stream_of
 from hansa.runtime.server.transfers import Way
 from hansa.runtime.server.views import (
     Audit,

@@ -24,8 +24,8 @@ from hansa.runtime.jobs.bundle import extract, open_bundle
 from hansa.runtime.jobs.link import Came, Done, Line, Start
 from hansa.runtime.sandbox import Mode
 from hansa.runtime.server.inbox import RECORD_LIMIT, Inbox, Participates
+from hansa.runtime.server.known import Run, stream_of
 from hansa.runtime.server.places import LIVE, Places
-from hansa.runtime.server.state import Run, stream_of
 from hansa.runtime.server.transfers import UPLOAD_LIMIT
 from hansa.runtime.store.blob import Blobs, require_digest
 from hansa.runtime.store.event import Entry, Event

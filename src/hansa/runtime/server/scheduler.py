@@ -16,10 +16,11 @@ from hansa.runtime.authz.policy import Policy
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.protocol.messages import Hello
 from hansa.runtime.server.inbox import ARRANGE, Inbox
+from hansa.runtime.server.known import PROJECT, Run, stream_of
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.runner import Enclosing, Runner
-from hansa.runtime.server.state import PROJECT, Book, Run, stream_of
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.event import Entry
 
 _LOG: Final = logging.getLogger("hansa.server")

@@ -39,9 +39,9 @@ from hansa.runtime.protocol.messages import (
 from hansa.runtime.server import transfers
 from hansa.runtime.server.door import Asker
 from hansa.runtime.server.inbox import ARRANGE, judge
+from hansa.runtime.server.known import PROJECT, stream_of
 from hansa.runtime.server.people import People
 from hansa.runtime.server.quotas import QuotaError
-from hansa.runtime.server.state import PROJECT, stream_of
 from hansa.runtime.store.blob import MissingBlobError, require_digest
 from hansa.runtime.store.event import Entry
 

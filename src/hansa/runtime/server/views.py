@@ -9,8 +9,9 @@ import msgspec
 from hansa.document import Document
 from hansa.runtime.authz.policy import Member, Revoked
 from hansa.runtime.protocol.messages import Progress
+from hansa.runtime.server.known import Run
 from hansa.runtime.server.presence import Presence
-from hansa.runtime.server.state import Book, Run
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.event import Event
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]

@@ -17,7 +17,8 @@ from hansa.runtime.jobs import link
 from hansa.runtime.jobs.link import Came
 from hansa.runtime.protocol.messages import Assignment, Result
 from hansa.runtime.server.inbox import Clock, Inbox
-from hansa.runtime.server.state import KEPT, Book, Run, stream_of
+from hansa.runtime.server.known import Run, stream_of
+from hansa.runtime.server.state import KEPT, Book
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Entry
 from hansa.runtime.store.events import SqliteEvents

@@ -10,8 +10,9 @@ import pytest
 from hansa.runtime.jobs import link
 from hansa.runtime.protocol.messages import Progress
 from hansa.runtime.server.bells import Bells
+from hansa.runtime.server.known import stream_of
 from hansa.runtime.server.progress import IDLE_S, Progresses
-from hansa.runtime.server.state import Book, stream_of
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.event import Entry, Event
 
 SUBMITTED = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hansa.runtime.protocol.messages import Hello
+from hansa.runtime.server.known import Run, Submitted
 from hansa.runtime.server.scheduler import decide
-from hansa.runtime.server.state import Book, Run, Submitted
+from hansa.runtime.server.state import Book
 
 SITES = ["a", "b", "c"]
 ALL = frozenset(SITES)

@@ -13,12 +13,13 @@ import pytest
 from hansa.errors import StorageError
 from hansa.runtime.authz.policy import Member, Policy
 from hansa.runtime.server.inbox import Clock, Inbox
+from hansa.runtime.server.known import Submitted, stream_of
 from hansa.runtime.server.main import watched
 from hansa.runtime.server.places import Places
 from hansa.runtime.server.presence import Presence
 from hansa.runtime.server.runner import Enclosing
 from hansa.runtime.server.scheduler import Scheduler
-from hansa.runtime.server.state import Book, Submitted, stream_of
+from hansa.runtime.server.state import Book
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.store.event import Entry
 from hansa.runtime.store.events import SqliteEvents

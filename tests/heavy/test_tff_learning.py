@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -119,3 +120,53 @@ def test_a_model_whose_specification_is_not_x_and_y_is_refused() -> None:
         tff.learning.from_keras_model(keras_model, loss=tf.keras.losses.MeanSquaredError(), input_spec=SPEC[:1])
     with pytest.raises(HansaError, match=r"not an optimizer.*build_sgdm"):
         algorithms.build_weighted_fed_avg(model_fn, 0.1)
+
+
+def test_a_process_composed_of_four_parts_with_a_clients_work_of_ones_own() -> None:
+    templates, weights = tff.learning.templates, tff.tf_computation(lambda: tff.learning.models.ModelWeights.from_model(model_fn()))
+    kind, data = cast(tff.StructType, weights.type_signature.result), tff.SequenceType(SPEC)
+
+    @tff.tf_computation(kind, data)
+    def clipped_training(weights: Any, dataset: Any) -> Any:
+        model = model_fn()
+        weights.assign_weights_to(model)
+        variables = model.trainable_variables
+        for batch in dataset:
+            with tf.GradientTape() as tape:
+                loss = model.forward_pass(batch).loss
+            gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 1.0)
+            for variable, gradient in zip(variables, gradients, strict=True):
+                variable.assign_sub(0.1 * gradient)
+        return templates.ClientResult([new - old for new, old in zip(variables, weights.trainable, strict=True)], tf.constant(1.0))
+
+    @tff.federated_computation
+    def nothing() -> Any:
+        return tff.federated_value((), tff.SERVER)
+
+    @tff.federated_computation(tff.type_at_server(()), tff.type_at_clients(kind), tff.type_at_clients(data))
+    def work(state: Any, weights: Any, client_data: Any) -> Any:
+        result = tff.federated_map(clipped_training, (weights, client_data))
+        return tff.templates.MeasuredProcessOutput(state, result, tff.federated_value((), tff.SERVER))
+
+    process = templates.compose_learning_process(
+        weights,
+        templates.build_broadcast_process(kind),
+        templates.ClientWorkProcess(nothing, work),
+        tff.aggregators.MeanFactory().create(kind[0], tff.to_type(tf.float32)),
+        templates.build_apply_optimizer_finalizer(SGD(1.0), kind),
+    )
+    output = process.next(process.initialize(), [A, B])
+    assert (output.state.client_work, output.state.finalizer) == ((), OrderedDict(learning_rate=1.0))
+    assert output.metrics == OrderedDict(
+        distributor=(),
+        client_work=(),
+        aggregator=OrderedDict(mean_value=(), mean_weight=()),
+        finalizer=OrderedDict(update_non_finite=0),
+    )
+    # Each first gradient is [-10, -20] and -10, of norm sqrt(600); A's second is clipped as well.
+    first = 0.1 * np.array([10.0, 20.0, 10.0]) / np.sqrt(600)
+    error = first @ [3.0, 4.0, 1.0] - 6.0
+    second = -0.1 * np.sign(error) * np.array([3.0, 4.0, 1.0]) / np.sqrt(26.0)
+    assert after(process, 1) == pytest.approx(first + second / 2, abs=1e-6)
+    with pytest.raises(HansaError, match="not the type of model weights"):
+        templates.build_apply_optimizer_finalizer(SGD(1.0), kind[0])

@@ -88,7 +88,7 @@ def compose_learning_process(
         sent = called(parts["distributor"].next, state.distributor, weights)
         work = called(parts["client_work"].next, state.client_work, sent.result, client_data)
         given = [work.result.update, *([work.result.update_weight] if weighs else [])]
-        added = guarded(model_update_aggregator, state.aggregator, given, weights)
+        added = guarded(model_update_aggregator, state.aggregator, given, _changed(weights, work.result.update))
         final = called(parts["finalizer"].next, state.finalizer, weights, added.result)
         after = LearningAlgorithmState(final.result, sent.state, work.state, added.state, final.state)
         told = dict(zip(parts, (sent.measurements, work.measurements, added.measurements, final.measurements), strict=True))
@@ -260,6 +260,14 @@ def _access(state_type: Type, field: str) -> tuple[Any, Any]:
         local_computation(get_model_weights, state_type, returns=weights),
         local_computation(set_model_weights, state_type, weights, returns=state_type),
     )
+
+
+def _changed(weights: Any, update: Any) -> Any:
+    """While a round is traced: the part of the weights that an update is of, such as the trainable ones; else all of them."""
+    kind, wanted = member_of(weights.type_signature), member_of(update.type_signature)
+    if not isinstance(kind, StructType) or kind.is_equivalent_to(wanted):
+        return weights
+    return next((weights[place] for place, part in enumerate(kind) if part.is_equivalent_to(wanted)), weights)
 
 
 def _check_fit(state: Type, parts: dict[str, MeasuredProcess]) -> None:

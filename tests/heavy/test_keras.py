@@ -20,6 +20,7 @@ from hansa.core import trees  # noqa: E402
 from hansa.core.protocols import FitConfig, Update  # noqa: E402
 from hansa.core.rng import generator  # noqa: E402
 from hansa.core.task import Signal  # noqa: E402
+from hansa.core.types import TensorType  # noqa: E402
 from hansa.data.federated import from_arrays  # noqa: E402
 from hansa.errors import ConfigError, DataError, SpecError  # noqa: E402
 from hansa.learning.fedavg import fedavg  # noqa: E402
@@ -184,13 +185,29 @@ def test_what_cannot_be_is_refused_and_named() -> None:
         learner().predict(learner().init(generator(0)), np.array([["a"] * 4]))
 
 
+def test_a_job_is_checked_against_the_types_of_a_sites_data() -> None:
+    ours, y = learner(), TensorType(np.int64, (None,))
+    ours.accepts(TensorType(np.float64, (None, 4)), y)
+    ours.accepts(TensorType(np.float32, None), y)
+    for x, path in ((TensorType(np.float32, (None, 5)), "x"), (TensorType(np.str_, (None, 4)), "x"), (y, "x")):
+        with pytest.raises(DataError) as caught:
+            ours.accepts(x, y)
+        assert caught.value.path == path
+    with pytest.raises(DataError, match=r"rows that the model takes; got float32\[\?,5\] \(.*xpected .*5"):
+        ours.accepts(TensorType(np.float32, (None, 5)), y)
+    with pytest.raises(DataError, match="targets that the loss takes") as caught:
+        ours.accepts(TensorType(np.float32, (None, 4)), TensorType(np.int64, (None, 3)))
+    assert caught.value.path == "y"
+
+
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_it_stands_on_each_framework(framework: str) -> None:
     pytest.importorskip(framework)
     if keras.backend.backend() == framework:
         pytest.skip("this run is on it")
     here = Path(__file__)
-    chosen = "batch_by_batch or keras_paths or users_own_model or (Regression and (same_bits or batch or term or correction))"
+    both = "batch_by_batch or keras_paths or users_own_model or checked_against"
+    chosen = f"{both} or (Regression and (same_bits or batch or term or correction))"
     files = [str(here), str(here.with_name("test_keras_contract.py"))]
     command = [
         sys.executable,

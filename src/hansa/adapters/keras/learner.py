@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -19,7 +21,8 @@ from hansa.adapters.training import Plan, bucket, drawn, inputs, order, padded, 
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
-from hansa.errors import ConfigError
+from hansa.core.types import TensorType
+from hansa.errors import ConfigError, DataError, HansaError
 
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
 
@@ -88,6 +91,22 @@ class KerasLearner:
     def rule(self) -> str | None:
         """How a step moves the weights: "sgd", "momentum", "adam" or "adamw"; None for an optimizer of the user's own."""
         return self._optimizer.rule
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on: the model and the loss take two rows of zeros.
+
+        Raises:
+            DataError: they cannot; names the array, and says what Keras says.
+        """
+        sizes = [(None,) if kind.shape is None else kind.shape[1:] for kind in (x, y)]
+        if None in (*sizes[0], *sizes[1]):
+            return
+        zeros = [np.zeros((2, *(n or 0 for n in size)), kind.dtype) for kind, size in zip((x, y), sizes, strict=True)]
+        rows, goals = inputs(zeros[0], self._held.floats), targets(zeros[1], self._held.floats)
+        with _refusing("x", "rows that the model takes", x):
+            output = self._held.model(keras.ops.convert_to_tensor(rows), training=False)
+        with _refusing("y", "targets that the loss takes", y):
+            self._objective(output, keras.ops.convert_to_tensor(goals), None)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """The weights that the user's function gives when Keras's initializers follow `rng`."""
@@ -222,6 +241,17 @@ class _Ready(NamedTuple):
     engine: Engine
     first: list[Array]
     scheduled: bool
+
+
+@contextmanager
+def _refusing(path: str, expected: str, kind: TensorType) -> Iterator[None]:
+    try:
+        yield
+    except HansaError:
+        raise
+    except Exception as error:  # the model is the user's, on any framework: it may raise anything, and that is told, with the cause
+        says = re.search(r"\x1b\[1m(.+?)\x1b", str(error)) or re.search(r"(.+)", str(error))  # Keras puts the reason in bold
+        raise DataError("not what the model was made for", path=path, expected=expected, got=kind, hint=says and says[1]) from error
 
 
 def _values(optimizer: Any) -> list[Array]:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hansa.aggregation.mean import Mean
 from hansa.core.computation import Computation, federated_computation
@@ -185,3 +187,16 @@ def test_neither_noise_nor_depth_nor_length_gets_past_the_reader() -> None:
     for content in (b"", b"\xff", b"[" * 100_000, b"{}", b"null", b" " * (BYTES_LIMIT + 1)):
         with pytest.raises(InputError):
             read_document(content)
+
+
+CONTENT = document_of(Job("a", Averaging(averages()), requires=["numpy"])).content
+
+
+@given(st.integers(0, len(CONTENT) - 1), st.binary(max_size=6), st.integers(0, 6))
+def test_a_changed_document_is_refused_or_read_as_what_it_says_and_never_as_the_one_before(at: int, put: bytes, cut: int) -> None:
+    changed = CONTENT[:at] + put + CONTENT[at + cut :]
+    try:
+        found = read_document(changed)
+    except InputError:
+        return
+    assert (found.content, found.hash == read_document(CONTENT).hash) == (changed, changed == CONTENT)

@@ -37,6 +37,7 @@ def test_hello_numpy_sag_runs_as_it_is_and_gives_what_flare_gives(tmp_path: Path
     assert load_file(run / "model.safetensors")["numpy_key"].tolist() == GOLDEN
     assert np.load(run / "workspace/server/run_1/models/server.npy").tolist() == GOLDEN
     assert np.load(run / "workspace/site-2/run_1/model/best_numpy.npy").tolist() == GOLDEN
+    assert "INFO HelloTrainer [identity=site-2, run=1]: round 2: [[4.0, 5.0" in (run / "workspace/log.txt").read_text()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [(line["round"], sorted(line["sites"])) for line in lines] == [(number, ["site-1", "site-2"]) for number in (1, 2, 3)]
 

@@ -154,6 +154,23 @@ def seed_all(rng: np.random.Generator) -> None:
 
 
 @contextlib.contextmanager
+def logged(file: Path) -> Iterator[None]:
+    """While it lasts, what components log, from INFO on, is written into a file as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler, root = logging.FileHandler(file, encoding="utf-8"), logging.getLogger()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """While it lasts, PyTorch computes with one thread, where it is loaded: two would add numbers up in another order each time."""
     torch = sys.modules.get("torch")

@@ -17,7 +17,7 @@ from hansa.compat.flare.apis.server_engine_spec import ServerEngineSpec
 from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from hansa.compat.flare.app import App
 from hansa.compat.flare.mapping import mapped
-from hansa.compat.flare.place import SERVER, Place, peer_context, seed_all
+from hansa.compat.flare.place import SERVER, Place, logged, peer_context, seed_all
 from hansa.compat.flare.results import Results
 from hansa.compat.flare.site import TASK_ID, WORKFLOW
 from hansa.core.protocols import Arrived, Exchange, Exchanging, Federation
@@ -60,6 +60,8 @@ class AppWorkflow:
         with ExitStack() as held:
             held.enter_context(mapped(self._app.folder / "custom"))
             seed_all(generator(federation.seed, purpose="flare/server"))
+            if self._workspace is not None:
+                held.enter_context(logged(self._workspace / "log.txt"))
             root = self._workspace or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
             return Server(self._app, federation, federation.exchange(), root / SERVER).run()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
 from typing import Any
 
@@ -95,9 +96,16 @@ def run(*, small: bool) -> list[Figure]:
         "plan": partial(cost_of, round_of_many),
     }
     costs: dict[str, list[Cost]] = alternate(works, repeats=repeats)
+    if importlib.util.find_spec("jax"):
+        from benchmarks import tracing_jax
+
+        costs |= alternate(tracing_jax.works(WEIGHTS, DATA, weights, clients), repeats=repeats)
     ms = {name: middle(each).cpu_s * 1e3 for name, each in costs.items()}
     details = {"runs": shown(costs)}
+    in_jax = ms.get("typed, JAX", 0) / ms.get("plain, JAX", 1)
+    loop = "the same loop with a jitted step"
     return [
+        *([Figure("W8", "tutorial's round in JAX, typed", in_jax, "x of the loop", loop, 1.3)] if in_jax else []),
         Figure("W8", "tutorial's round, trace and plan", ms["trace"], "CPU ms", "", 50, details=details),
         Figure("W8", f"struct of {TENSORS} tensors, trace and unpack", ms["unpack"], "CPU ms", "", 100),
         Figure("W8", f"round of {TENSORS} tensors, trace and plan", ms["plan"], "CPU ms", "", 50),

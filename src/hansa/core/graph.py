@@ -290,7 +290,7 @@ def select(source: Node, key: str | int) -> Node:
         if isinstance(source, Record):  # (a, b)[0] is a: nothing to select at run time
             return source.items[place][1]
         kind = member[place]
-        key = member.fields()[place] if len(member.fields()) == len(member) else place  # a dict or record, or else a tuple
+        key = (member.elements[place][0] if member.named else None) or place  # of a dict or record, or else of a tuple
     elif isinstance(member, TensorType | SequenceType | FunctionType):
         raise FieldError(f"a value of this type has no field {key!r}", got=source.type, hint=where())
     if isinstance(source.type, FederatedType):

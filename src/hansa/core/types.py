@@ -133,13 +133,16 @@ class StructType(Type):
 
     elements: tuple[tuple[str | None, Type], ...]
     container: type | None
+    named: bool = dataclasses.field(init=False, compare=False)  # whether each element has a name
 
     def __init__(self, elements: Mapping[str, object] | Sequence[object], container: type | None = None) -> None:
         items = elements.items() if isinstance(elements, Mapping) else [e if _is_pair(e) else (None, e) for e in elements]
         object.__setattr__(self, "elements", tuple((name, to_type(item)) for name, item in typing.cast(Any, items)))
         object.__setattr__(self, "container", container)
-        if len(set(self.fields())) < len(self.fields()):
-            raise TraceError("a struct has two fields of one name", got=self.fields())
+        fields = self.fields()
+        object.__setattr__(self, "named", len(fields) == len(self.elements))
+        if len(set(fields)) < len(fields):
+            raise TraceError("a struct has two fields of one name", got=fields)
 
     def fields(self) -> list[str]:
         """The names of the named elements."""

@@ -108,6 +108,7 @@ def _each(replies: Replies, reducers: Sequence[Reducer]) -> Iterator[tuple[Reply
         else:
             taken = len(reducers) == 1 and reducers[0].add_block(given)
             yield from ((given.reply(i, body=not taken), taken) for i in range(len(given.slots)))
+        del given  # or a block's memory would outlive it, until the next one is computed
 
 
 def _refused(error: UpdateError, reply: Reply, task: Task, *, alone: bool) -> Reply:

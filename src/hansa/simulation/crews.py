@@ -113,6 +113,7 @@ class Vectorised:
     def _compute(self, call: Call) -> None:
         if self._task is None:
             raise RunError("no task has begun")
+        self._answers = ()  # the last chunk's memory
         self._coming.pop(call, None)
         chunk = [call, *itertools.islice(self._coming, CHUNK - 1)]
         for each in chunk[1:]:

@@ -202,6 +202,7 @@ class _Asked:
                     self._agenda.take()
                     state, commands = step(state, Replied(slot, 1, self._f.clock.now()))
                 yield block
+                del block
                 continue
             blocks = False  # a site is at fault: the sites of this task are answered one by one
             event, answer = self._next()

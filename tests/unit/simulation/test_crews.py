@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from hansa.learning.fedavg import fedavg
 from hansa.learning.scaffold import scaffold
 from hansa.simulation import crews
 from hansa.simulation.engine import simulate
+from hansa.simulation.vectorised import execute_many
 from hansa.testing.fakes import rows
 
 
@@ -161,3 +163,20 @@ def test_where_the_lot_decides_who_fills_a_cohort_the_replies_come_as_one_by_one
     )
     assert trees.equal(together.model, by_itself.model)
     assert [{**each, "seconds": 0} for each in together.metrics] == [{**each, "seconds": 0} for each in by_itself.metrics]
+
+
+def test_the_memory_of_one_chunk_is_given_back_before_the_next_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def watched(*args: Any) -> Any:
+        alive.append(sum(each() is not None for each in made))
+        replies: Any = execute_many(*args)
+        made.append(weakref.ref(replies.body["delta"]["weight"]))
+        return replies
+
+    monkeypatch.setattr(crews, "CHUNK", 4)
+    monkeypatch.setattr(crews, "execute_many", watched)
+    workflow = fedavg(softmax(classes=2, features=4), rounds=2, evaluate_sites="none")
+    simulate(hs.Job("chunks", workflow), population(12, lambda slot: rows(8, seed=slot)), engine="vectorised")
+    assert alive == [0] * 6

@@ -9,7 +9,9 @@ import torch
 
 import hansa as hs
 from hansa.adapters.torch import backend
-from hansa.core.protocols import LocalBackend
+from hansa.core.computation import Computation
+from hansa.core.protocols import Federation, LocalBackend
+from hansa.core.run import run
 from hansa.errors import TraceError
 
 f32, i32 = np.float32, np.int32
@@ -109,3 +111,34 @@ def test_what_needs_data_or_has_no_tensor_is_told() -> None:
     assert torched(f32, returns=f32)(lambda x: x.item())(2.0) == 2.0
     with pytest.raises(TraceError, match="torch has no tensors of this type; got str"):
         torched(str)(lambda x: x)
+
+
+class OneRound:
+    """A workflow of one round from zeros."""
+
+    def __init__(self, computation: Computation) -> None:
+        self.computations = (computation,)
+
+    def __call__(self, federation: Federation) -> Any:
+        return run(self.computations[0], federation, [np.zeros((784, 10), f32), np.zeros(10, f32)]).result
+
+
+class Sites:
+    sites = ("a", "b", "c")
+
+    def load(self, slot: int) -> Any:
+        rng = np.random.default_rng(slot)
+        return [(rng.normal(size=(n, 784)).astype(f32), rng.integers(0, 10, n).astype(i32)) for n in (20, 7)]
+
+
+def test_a_round_in_torch_has_the_same_bits_called_and_simulated() -> None:
+    weights = server_init.type_signature.result
+
+    @hs.federated_computation(hs.FederatedType(weights, hs.SERVER), hs.FederatedType(DATA, hs.CLIENTS))
+    def next_round(model: Any, data: Any) -> Any:
+        return hs.federated_mean(hs.federated_map(client_update, (hs.federated_broadcast(model), data)))
+
+    called = next_round([np.zeros((784, 10)), np.zeros(10)], [Sites().load(slot) for slot in range(3)])
+    simulated = hs.simulate(hs.Job("round", OneRound(next_round), data="rows"), {"rows": Sites()}, seed=0).value
+    assert all((a == b).all() and a.dtype == b.dtype for a, b in zip(called, simulated, strict=True))
+    assert called[0].any()

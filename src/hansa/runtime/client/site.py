@@ -45,6 +45,7 @@ class Site:
     environment: Mapping[str, str] = field(repr=False)
     leases: Leases
     inside: int = 0
+    _read: tuple[tuple[int, int, int], SiteConfig] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -54,9 +55,13 @@ class Site:
     def config(self) -> SiteConfig | None:
         """site.toml as it is now; None if it is missing or malformed: then the site does nothing."""
         try:
-            return load_site(self.kit)
-        except ConfigError:
-            return None
+            found = (self.kit.folder / SITE_FILE).stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if self._read is None or self._read[0] != stamp:
+                self._read = (stamp, load_site(self.kit))
+        except (ConfigError, OSError):
+            self._read = None
+        return None if self._read is None else self._read[1]
 
     async def until_changed(self, most_s: float) -> None:
         """Return when the site's settings, or what a person here has said, are others than they were; or the time is over."""

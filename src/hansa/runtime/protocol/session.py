@@ -143,13 +143,19 @@ def proof(
     chain: Sequence[bytes] | None = None,
 ) -> str:
     """A proof that the sender of this one request has the key: with its token, or, to get one, with its certificates (DER)."""
-    own = ECKey.import_key(key)
-    header: dict[str, Any] = {"typ": _PROOF_TYPE, "alg": "ES256", "jwk": own.as_dict(private=False)}
-    header["jwk"].pop("kid", None)
+    own, public = _own(key)
+    header: dict[str, Any] = {"typ": _PROOF_TYPE, "alg": "ES256", "jwk": dict(public)}
     if chain is not None:
         header["x5c"] = [base64.b64encode(each).decode() for each in chain]
     claims = _Request(secrets.token_urlsafe(12), method.upper(), _plain(url), now, None if token is None else _hash(token))
     return jws.serialize_compact(header, msgspec.json.encode(claims), own, registry=_PROOFS)
+
+
+@lru_cache(2)  # a party proves the same key again and again, until it is renewed
+def _own(key: ec.EllipticCurvePrivateKey) -> tuple[ECKey, dict[str, Any]]:
+    """The key as proofs are signed with it, and its public part as they show it."""
+    own = ECKey.import_key(key)
+    return own, {name: value for name, value in own.as_dict(private=False).items() if name != "kid"}
 
 
 def check_proof(text: str | None, *, method: str, url: str, now: float, leeway_s: float = LEEWAY_S) -> Proof:

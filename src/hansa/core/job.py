@@ -75,6 +75,12 @@ class Job:
         ):
             if not holds:
                 raise ConfigError(f"not {what}", path=path, got=repr(getattr(self, path)))
+        leaving = {label for made in self.plans for stage in made.stages for label, _ in stage.reads} if self.filters else set()
+        for i, each in enumerate(self.filters):  # one that never finds its tree would look like one that works
+            first = str(getattr(each, "path", "")).partition("/")[0]
+            if leaving and self.executor is None and first and first not in leaving:
+                expected = f"{', '.join(sorted(leaving))}; or '' for all of a reply"
+                raise ConfigError("nothing that leaves a site is named so", path=f"filters[{i}].path", got=first, expected=expected)
 
     @property
     def computations(self) -> Sequence[Computation]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hansa.aggregation.filters import Clip
 from hansa.core.computation import federated_computation
 from hansa.core.executor import Executor
 from hansa.core.intrinsics import federated_map, federated_sum
@@ -60,12 +61,18 @@ def test_a_workflow_has_to_be_callable() -> None:
         ({"executor": "x"}, "executor"),
         ({"requires": "torch"}, "requires"),
         ({"include": [3]}, "include"),
+        ({"filters": [Clip(1.0)]}, "filters[0].path"),
     ],
 )
 def test_what_no_job_can_be_made_of_is_named(options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Job(**{"name": "a", "workflow": Counting(), **options})
     assert caught.value.path == path
+
+
+def test_a_filter_may_look_at_all_of_a_reply_and_at_what_only_an_executor_knows() -> None:
+    assert Job("a", Counting(), filters=[Clip(1.0, path="")]).filters
+    assert Job("a", Counting(), filters=[Clip(1.0)], executor=Echo()).filters
 
 
 def test_the_description_says_what_runs_and_which_filters_stand_at_a_site() -> None:

@@ -20,7 +20,7 @@ from hansa.core.job import Job, Resources
 from hansa.core.plan import Plan, Stage, label_of, phases
 from hansa.core.types import StructType
 from hansa.errors import InputError, VersionError
-from hansa.references import plainly
+from hansa.references import module_of, plainly
 
 VERSION: Final = 1
 BYTES_LIMIT: Final = 16 << 20  # of a document
@@ -291,7 +291,7 @@ def _text(given: str) -> str:
 
 
 def _place(what: object, name: str = "") -> str:
-    return plainly(f"{getattr(what, '__module__', None) or '?'}:{name or getattr(what, '__name__', type(what).__name__)}")
+    return f"{module_of(what)}:{name or getattr(what, '__name__', type(what).__name__)}"
 
 
 def _reports(apply: Apply) -> bool:

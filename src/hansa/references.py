@@ -47,6 +47,16 @@ def plainly(text: str) -> str:
     return _FILE_MODULE.sub(r"\1", text)
 
 
+def module_of(what: object) -> str:
+    """The name of the module that something was made in; the program's own, which runs as `__main__`, by its file or package."""
+    name = plainly(str(getattr(what, "__module__", None) or "?"))
+    main = sys.modules.get("__main__")
+    if name != "__main__" or main is None:
+        return name
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return str(spec.name) if spec is not None else Path(file).stem if file else name
+
+
 def _file_module(place: str, base: Path | None) -> ModuleType:
     path = Path(place) if base is None else base / place
     if not path.is_file():

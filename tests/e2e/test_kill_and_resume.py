@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.e2e import doomed
@@ -20,6 +21,7 @@ from tests.e2e import doomed
 import hansa as hs
 from hansa.core.rng import generator
 from hansa.core.round import Policy, select
+from hansa.references import load_reference
 from hansa.simulation.engine import Result
 
 PROGRAM = Path(doomed.__file__)
@@ -56,8 +58,9 @@ def start(name: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 
 
 def resume(name: str, folder: Path, *, workers: int = 1) -> Result:
-    """Go on with a run in this process, which is another one than began it."""
-    return hs.simulate(doomed.jobs[name], doomed.data, out=folder, seed=3, workers=workers, resume=True)
+    """Go on with a run in this process, which is another one than began it: what was the program's own there comes by reference."""
+    jobs = cast(dict[str, hs.Job], load_reference(f"{PROGRAM}:jobs"))
+    return hs.simulate(jobs[name], doomed.data, out=folder, seed=3, workers=workers, resume=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # package: packages of ours, besides itself
     "admin": {"core", "record", "config", "runtime", "provision"},
     "compat": {
         *("core", "local", "sequences", "templates", "aggregation", "aggregators", "learning", "data", "evaluation", "adapters"),
-        *("record", "simulation", "client"),
+        *("record", "simulation", "client", "admin"),
     },
     "testing": {"core", "aggregation", "data", "evaluation", "learning", "adapters", "record", "config", "simulation", "runtime"},
 }
@@ -80,6 +80,7 @@ OPTIONAL = {
     "matplotlib",
     "PIL",
     "rich",
+    "prompt_toolkit",
 }  # at module level only in the adapter of that name
 MODULES = sorted(SRC.glob("hansa/**/*.py"))
 
@@ -111,6 +112,8 @@ def violations(module: str, source: str) -> list[str]:
         first, second, third = f"{name}..".split(".")[:3]
         ours = first == "hansa" and second in {own} | GROUND | MAY_IMPORT[own] | (ROOF if "core" in MAY_IMPORT[own] else set())
         ours = ours or (adapter == "script" and name.startswith("hansa.client"))  # the framework that it adapts
+        ours = ours or (module.startswith("hansa.admin.shell.") and name.startswith("hansa.compat."))  # a session of FLARE's
+        ours = ours and not (own == "compat" and second == "admin" and third not in {"client", "answers"})
         other_adapter = own == second == "adapters" and third not in {adapter, "training", "settings", "local"}  # what they share
         part = f"{module}..".split(".")[2] if own == "runtime" else {"client": "hansa.client"}.get(own, own)
         hidden = second == "runtime" and own != "testing" and third not in {part} | OF_RUNTIME.get(part, {third})
@@ -150,6 +153,8 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("hansa.admin.here.up", "from hansa.simulation import engine", ["hansa.simulation.engine"]),
         ("hansa.client.door", "from hansa.runtime.protocol import messages", ["hansa.runtime.protocol.messages"]),
         ("hansa.adapters.torch", "from hansa.client import line", ["hansa.client.line"]),
+        ("hansa.admin.client", "from hansa.compat.flare.admin import lines", ["hansa.compat.flare.admin.lines"]),
+        ("hansa.compat.flare.app", "from hansa.admin.here import up", ["hansa.admin.here.up"]),
     ],
 )
 def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str]) -> None:
@@ -168,6 +173,8 @@ def test_the_checker_sees_a_wrong_import(module: str, source: str, bad: list[str
         ("hansa.provision.kits", "from hansa.runtime.config import Kit\nfrom hansa.runtime.authz import policy"),
         ("hansa.client.start", "from hansa.runtime.sandbox import end_with"),
         ("hansa.adapters.script.process", "from hansa.client import line"),
+        ("hansa.admin.shell.session", "from hansa.compat.flare.admin import lines"),
+        ("hansa.compat.flare.admin.verbs", "from hansa.admin.client import Session"),
         ("hansa.runtime.client.loop", "from hansa.runtime.protocol import messages\nfrom hansa.runtime.store import blobs"),
     ],
 )

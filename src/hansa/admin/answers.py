@@ -39,7 +39,8 @@ class Working(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A run as the server sees it. Times are seconds since 1970; `refused` says why a site does not take part.
 
-    `working`: what its sites are at, as their last heartbeats said. `waits`: what keeps it from starting, a line each.
+    `label`: what people call it. `working`: what its sites are at, by their last heartbeats.
+    `waits`: what keeps it from starting, a line each.
     """
 
     run: str
@@ -61,6 +62,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     job_hash: str
     bundle: str
+    label: str = ""
     working: dict[str, Working] = {}
     waits: list[str] = []
 
@@ -73,7 +75,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """A site. `disabled`, `revoked`: why the project does not work with it at present, or any more; `seen`: s since 1970.
 
-    `demands`: what its policy asks of every job.
+    `demands`: what its policy asks of every job. `key`: the thumbprint of the key that its tokens are bound to.
     """
 
     site: str
@@ -83,6 +85,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     revoked: str | None = None
     seen: float | None
     certificate_ends: float | None = None
+    key: str = ""
     cores: int = 0
     gpus: int = 0
     memory_bytes: int = 0

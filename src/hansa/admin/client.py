@@ -91,17 +91,19 @@ class Session:
         seed: int | None = None,
         priority: int = 0,
         include: Iterable[str | Path] = (),
+        label: str = "",
     ) -> Run:
         """Submit the job that `file.py:name`, `package.module:name` or a job file leads to, signed with the kit's key.
 
         sites: names, in slot order (None: all of the project). min_sites: fewer refuse the run (None: all of them). seed: of
         every random stream (None: the job's). priority: -100 to 100, higher first. include: further files of the bundle.
+        label: what you call the run, for `job list`; several may have one.
 
         Raises:
             JobReferenceError, TraceError: the job is not one. RefusedError: the server says no, and why.
         """
         data = self.bundle(reference, include)
-        return self.submit_bundle(data, sites=sites, min_sites=min_sites, seed=seed, priority=priority)
+        return self.submit_bundle(data, sites=sites, min_sites=min_sites, seed=seed, priority=priority, label=label)
 
     def bundle(self, reference: str, include: Iterable[str | Path] = ()) -> bytes:
         """The job as it travels, signed with the kit's key; nothing is sent."""
@@ -115,17 +117,24 @@ class Session:
         min_sites: int | None = None,
         seed: int | None = None,
         priority: int = 0,
+        label: str = "",
     ) -> Run:
         """Submit a bundle that was made before; the rest is as for `submit`."""
         digest = blake3(data).hexdigest()
         self._channel.patiently(lambda: self._channel.upload(digest, data))
-        return self._submit(digest, sites=sites, min_sites=min_sites, seed=seed, priority=priority)
+        return self._submit(digest, sites=sites, min_sites=min_sites, seed=seed, priority=priority, label=label or None)
 
     def clone(self, run: str, *, seed: int | None = None) -> Run:
         """Submit a run's job again, to the same sites; with another seed, if one is given."""
         old = self.run(run).status()
         chosen = old.seed if seed is None else seed
-        return self._submit(old.bundle, sites=old.sites, min_sites=old.min_sites, seed=chosen, priority=old.priority)
+        asked: dict[str, Any] = {
+            "sites": old.sites,
+            "min_sites": old.min_sites,
+            "priority": old.priority,
+            "label": old.label or None,
+        }
+        return self._submit(old.bundle, seed=chosen, **asked)
 
     def runs(self) -> list[Status]:
         """All runs of the project that were not deleted, the oldest first."""

@@ -37,6 +37,7 @@ def submit(
     seed: Seed = None,
     priority: Annotated[int, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = 0,
     include: Annotated[list[str] | None, typer.Option("--include", help="A further file of the bundle; repeatable.")] = None,
+    label: Annotated[str, typer.Option("--label", help="What you call the run; several may have one label.")] = "",
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +49,7 @@ def submit(
     what = str(reference) if flare is None else str(flare / "config" / "config_fed_server.json")
     with _session(kit) as session:
         options: dict[str, Any] = {"sites": _names(sites), "min_sites": min_sites, "seed": seed, "priority": priority}
-        run = session.submit(what, include=include or (), **options)
+        run = session.submit(what, include=include or (), label=label, **options)
         _submitted(run, kit, wait=wait, as_json=as_json)
 
 

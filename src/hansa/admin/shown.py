@@ -72,7 +72,13 @@ def run(status: Status, said: Plan | None, code: str, *, plan: bool, hashes: boo
         more: dict[str, Any] = {} if said is None else {**msgspec.to_builtins(said), "code_hash": code}
         json({**more, **msgspec.to_builtins(status), "status": status.state})
         return
-    facts = {"run": status.run, "job": status.job, "author": f"{status.author} ({status.org})", "state": status.state}
+    facts = {
+        "run": status.run,
+        "label": status.label,
+        "job": status.job,
+        "author": f"{status.author} ({status.org})",
+        "state": status.state,
+    }
     facts |= {"reason": status.reason, "rounds": _rounds(status), "seed": str(status.seed), "submitted": _when(status.created)}
     facts |= {"ended": _when(status.ended), "sites": ", ".join(status.sites), "accepted": ", ".join(status.accepted)}
     facts |= {"metrics": _metrics(status)}
@@ -131,7 +137,7 @@ def site(found: Site, *, as_json: bool) -> None:
     memory = f"{found.memory_bytes / 2**30:.1f} GiB" if found.memory_bytes else "no limit"
     facts |= {"cores": str(found.cores), "GPUs": str(found.gpus), "memory": memory}
     facts |= {"data": "; ".join(f"{label} {kind}" for label, kind in sorted(found.data.items())), "runs": ", ".join(found.runs)}
-    facts |= {"demands": "; ".join(found.demands)}
+    facts |= {"demands": "; ".join(found.demands), "key": found.key}
     if (until := found.certificate_ends) is not None:
         facts |= {"certificate": f"{_left(until)} (until {_when(until)})"}
     for name, value in facts.items():

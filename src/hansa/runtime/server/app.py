@@ -6,7 +6,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 | request | body, query | answer |
 |---|---|---|
 | PUT /v1/blobs/{digest} | headers Upload-Offset, Upload-Length; bytes from there on | 204, header Upload-Offset: what is here |
-| POST /api/runs | {"bundle": digest, "seed", "sites", "min_sites", "priority", "request"}: views.Submission | 201 run |
+| POST /api/runs | {"bundle": digest, "seed", "sites", "min_sites", "priority", "request", "label"}: views.Submission | 201 run |
 | GET /api/runs | | {"runs": [run, ..]}, newest last |
 | GET /api/runs/{id} | | run |
 | GET /api/runs/{id}/events | ?after&hold_s&live_after | {"events", "after", "live", "live_after"}: lists, and where to go on |
@@ -23,7 +23,7 @@ People prove who they are as sites do: POST /v1/token with a DPoP proof that car
 
 run: {"run", "job", "author", "org", "state", "round", "rounds", "sites": [name, ..], "accepted": [name, ..],
 "refused": {site: reason}, "min_sites", "priority", "seed", "created", "ended": null | s, "reason": "", "metrics": {name: number},
-"job_hash", "bundle", "working": {site: {"task", "round", "steps", "bytes", "fraction", "waits"}}, "waits": [line, ..]}.
+"job_hash", "bundle", "label", "working": {site: {"task", "round", "steps", "bytes", "fraction", "waits"}}, "waits": [line, ..]}.
 `state` is one of CONTRACTS: pending running paused completed failed aborted refused. Times: s since 1970.
 event: {"seq", "kind", "at", ...data}; a step's number is "step". Kinds: run.submitted run.offered site.accepted site.refused
 run.started run.ready task.opened task.started result task.lost task.closed round checkpoint run.paused run.resumed run.crashed
@@ -31,7 +31,7 @@ run.ended. `round` carries a line of metrics.jsonl as "record".
 line: {"site", "kind": "metric" or "log", "at", "task", "round", "step", "of", "values": {name: number}, "level", "logger", "text"}.
 Events and lines are held until there is one, at most 25 s; log lines are for those who may download the run.
 site: {"site", "org", "online", "disabled": null | reason, "revoked": null | reason, "seen": s | null, "certificate_ends": s | null,
-"cores", "gpus", "memory_bytes", "data": {label: type}, "runs": [id, ..]}
+"key": thumbprint, "cores", "gpus", "memory_bytes", "data": {label: type}, "runs": [id, ..]}
 link: an event as it is chained: {"id", "stream", "seq", "kind", "at", "data", "prev", "hash"}. Streams: project, run/ID.
 A refusal is application/problem+json: {"title", "status", "code", "detail", "hint"} (messages.Problem).
 """

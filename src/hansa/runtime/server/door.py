@@ -63,6 +63,7 @@ class Door:
         self.on_roster: Callable[[], None] = lambda: None
         self._enrolling = asyncio.Lock()  # a ticket is looked at, and its use committed, by one request at a time
         self.certified: dict[str, float] = {}  # sites, and until when: as they last asked for a token
+        self.keys: dict[str, str] = {}  # sites, and the thumbprint of the key that the token is bound to
 
     def token(self, method: str, path: str, proof: str | None) -> Token:
         """A token for who shows a certificate of this project and its key.
@@ -77,6 +78,7 @@ class Door:
         self._seen.remember(proved, now=now)
         if identity.kind == "site":
             self.certified[identity.name] = ends([x509.load_der_x509_certificate(each) for each in proved.chain])
+            self.keys[identity.name] = proved.thumbprint
         text = issue(self._secret, identity=identity, thumbprint=proved.thumbprint, now=now)
         return Token(token=text, expires_in=TOKEN_S, server_time=now)
 

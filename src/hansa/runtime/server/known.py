@@ -41,6 +41,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     memory_mb: int = 0
     request: str = ""  # the submitter's own name for it, so that it can be sent again
+    label: str = ""  # what people call it
 
 
 @dataclass

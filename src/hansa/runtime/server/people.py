@@ -126,6 +126,7 @@ class People:
             gpus=manifest.gpus,
             memory_mb=manifest.memory_mb,
             request=asked.request,
+            label=asked.label,
         )
         audit = self.door.permitted(asker, "run.submit", what.run)
         await self.inbox.commit({stream_of(what.run): [Entry("run.submitted", msgspec.to_builtins(what))], PROJECT: [audit]})
@@ -254,7 +255,8 @@ class People:
 
     def _site_view(self, member: Member, now: float) -> SiteView:
         revoked = self.door.policy.revocation(member.name)
-        return site_view(member, self.inbox.book, self.presence, revoked, now, self._certified(member.name))
+        key = self.door.keys.get(member.name, "")
+        return site_view(member, self.inbox.book, self.presence, revoked, now, self._certified(member.name), key)
 
     async def switch(self, asker: Asker, name: str, *, on: bool, reason: str) -> SiteView:
         """Work with a site, or do not: what it was asked is then given up."""

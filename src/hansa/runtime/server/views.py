@@ -17,11 +17,14 @@ from hansa.runtime.store.event import Event
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")]
 
+Label = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._-]{0,63}$")]
+
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to run. Left out, `sites` are all of the project, `min_sites` all of those, `seed` is the job's.
 
     `request` is the sender's own name for it (32 hex digits, say): sent again with it, the run that was made is the answer.
+    `label` is what people call it; several runs may have one.
     """
 
     bundle: Digest
@@ -30,6 +33,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_sites: Annotated[int, msgspec.Meta(ge=1)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
     request: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    label: Label = ""
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +67,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     job_hash: str
     bundle: str
+    label: str = ""
     working: dict[str, Progress] = {}
     waits: list[str] = []
 
@@ -109,6 +114,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     """A site. `seen`: when it was last heard of, in seconds since 1970; None if it was not since the server started.
 
     `certificate_ends`: when its certificate does, as far as is known. `revoked`: why it is shut out for good, None if it is not.
+    `key`: the thumbprint (RFC 7638) of the key that its tokens are bound to, as it last asked for one.
     """
 
     site: str
@@ -118,6 +124,7 @@ class SiteView(msgspec.Struct, frozen=True, kw_only=True):
     revoked: str | None
     seen: float | None
     certificate_ends: float | None = None
+    key: str = ""
     cores: int = 0
     gpus: int = 0
     memory_bytes: int = 0
@@ -172,13 +179,20 @@ def run_view(run: Run, working: dict[str, Progress], waits: list[str]) -> RunVie
         metrics=run.metrics,
         job_hash=what.job_hash,
         bundle=what.bundle,
+        label=what.label,
         working=working,
         waits=waits,
     )
 
 
 def site_view(
-    member: Member, book: Book, presence: Presence, revoked: Revoked | None, now: float, certified: float | None = None
+    member: Member,
+    book: Book,
+    presence: Presence,
+    revoked: Revoked | None,
+    now: float,
+    certified: float | None = None,
+    key: str = "",
 ) -> SiteView:
     """The site as people see it. A site that is revoked is not there, whenever it was heard of."""
     site, ago = book.site(member.name), presence.seen_s_ago(member.name)
@@ -191,6 +205,7 @@ def site_view(
         revoked=None if revoked is None else revoked.reason,
         seen=None if ago is None else now - ago,
         certificate_ends=certified,
+        key=key,
         cores=hello.cores if hello else 0,
         gpus=hello.gpus if hello else 0,
         memory_bytes=hello.memory_bytes if hello else 0,

@@ -1,0 +1,16 @@
+"""How a call of the admin API has ended."""
+
+from enum import StrEnum
+
+
+class APIStatus(StrEnum):
+    """The statuses of a response."""
+
+    SUCCESS = "SUCCESS"
+    PARTIAL_SUCCESS = "PARTIAL_SUCCESS"
+    ERROR_AUTHENTICATION = "ERROR_AUTHENTICATION"
+    ERROR_AUTHORIZATION = "ERROR_AUTHORIZATION"
+    ERROR_SYNTAX = "ERROR_SYNTAX"
+    ERROR_RUNTIME = "ERROR_RUNTIME"
+    ERROR_INVALID_CLIENT = "ERROR_INVALID_CLIENT"
+    ERROR_CERT = "ERROR_CERT"

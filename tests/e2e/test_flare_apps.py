@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,12 @@ def test_torch_learners_train_under_each_algorithm(tmp_path: Path, kind: str) ->
     assert {array.tobytes() for run in runs for array in [np.asarray(run.model["layers.0.weight"])]} == {
         np.asarray(outcome.model["layers.0.weight"]).tobytes()
     }
+
+
+def test_an_app_that_brings_torch_trains_the_same_model_where_torch_was_loaded_before(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    loaded = simulate(job(APPS / "digits-torch"), Sites.of(4), seed=5)
+    command = [sys.executable, "-m", "hansa.cli", "run", "--flare", str(APPS / "digits-torch"), "--sites", "4", "--seed", "5"]
+    subprocess.run([*command, "--out", str(tmp_path / "fresh")], check=True, capture_output=True, timeout=100)
+    fresh = load_file(tmp_path / "fresh" / "model.safetensors")
+    assert fresh["layers.0.weight"].tobytes() == np.asarray(loaded.model["layers.0.weight"]).tobytes()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from hansa.compat.flare.apis.filter import Filter
 from hansa.compat.flare.apis.fl_component import FLComponent
 from hansa.compat.flare.app import Chain, Part
 from hansa.compat.flare.mapping import OURS, ours
+from hansa.compat.flare.seeds import seed_torch
 from hansa.errors import ConfigError
 from hansa.registry import nearest
 
@@ -21,10 +24,13 @@ _HERE: Final = Path(__file__).parent
 
 
 class Builder:
-    """Makes the objects of one place. `handlers` are all components that were made, in the order of their making."""
+    """Makes the objects of one place. `handlers` are all components that were made, in the order of their making.
 
-    def __init__(self, custom: Path) -> None:
-        self._custom = custom
+    seed: where PyTorch's generator begins when a component brings it.
+    """
+
+    def __init__(self, custom: Path, seed: int) -> None:
+        self._custom, self._seed = custom, seed
         self.handlers: list[FLComponent] = []
 
     def part(self, part: Part) -> Any:
@@ -53,7 +59,7 @@ class Builder:
     def _made(self, path: str, args: Mapping[str, Any], where: str) -> Any:
         module, _, name = path.rpartition(".")
         try:
-            kind = getattr(importlib.import_module(ours(module)), name)
+            kind = getattr(self._imported(module), name)
         except (ModuleNotFoundError, ValueError) as error:
             hint = "a module of the app stands in custom/; what of FLARE is known here: docs/flare.md"
             raise ConfigError(f"no module for {path!r}: {error}", path=where, hint=hint) from error
@@ -66,6 +72,14 @@ class Builder:
             raise ConfigError(f"{name} cannot be made: {error}", path=where, got=repr(dict(args))) from error
         if isinstance(made, FLComponent):
             self.handlers.append(made)
+        return made
+
+    def _imported(self, module: str) -> ModuleType:
+        """The module; a PyTorch that it brings begins where the other generators began."""
+        fresh = "torch" not in sys.modules
+        made = importlib.import_module(ours(module))
+        if fresh:
+            seed_torch(self._seed)
         return made
 
     def _argument(self, value: Any, where: str) -> Any:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from hansa.compat.flare.apis.engine_spec import EngineSpec
 from hansa.compat.flare.apis.event_type import EventType
@@ -34,13 +30,16 @@ _LOG: Final = logging.getLogger("hansa.flare")
 
 
 class Place(EngineSpec):
-    """What is common to both sides. `handlers` hear each event, in the order in which they were made, then what the place does."""
+    """What is common to both sides. `handlers` hear each event, in the order in which they were made, then what the place does.
 
-    def __init__(self, app: App, side: Side, name: str, root: Path, more: Mapping[str, Any] | None = None) -> None:
+    seed: where the global generators began when this place was made.
+    """
+
+    def __init__(self, app: App, side: Side, name: str, root: Path, seed: int, more: Mapping[str, Any] | None = None) -> None:
         self.app, self.name = app, name
         self.workspace = Workspace(str(root), name)
         _deploy(app.folder, Path(self.workspace.get_app_dir(RUN_NUMBER)))
-        self.builder = Builder(app.folder / "custom")
+        self.builder = Builder(app.folder / "custom", seed)
         self.components: dict[str, Any] = {each.id: self.builder.part(each) for each in side.components}
         self.data_filters = self.builder.chains(side.data_filters)
         self.result_filters = self.builder.chains(side.result_filters)
@@ -144,15 +143,6 @@ class Place(EngineSpec):
         return result
 
 
-def seed_all(rng: np.random.Generator) -> None:
-    """Begin the global generators, of which an app's code draws, at a number of the task's own."""
-    number = int(rng.integers(1 << 32))
-    random.seed(number)
-    np.random.seed(number)  # noqa: NPY002  the generator that apps use
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(number)
-
-
 @contextlib.contextmanager
 def logged(file: Path) -> Iterator[None]:
     """While it lasts, what components log, from INFO on, is written into a file as well."""
@@ -168,20 +158,6 @@ def logged(file: Path) -> Iterator[None]:
         root.setLevel(level)
         root.removeHandler(handler)
         handler.close()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """While it lasts, PyTorch computes with one thread, where it is loaded: two would add numbers up in another order each time."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch is not None else 0
-    if torch is not None:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch is not None:
-            torch.set_num_threads(before)
 
 
 def peer_context(props: Mapping[str, Any]) -> FLContext:

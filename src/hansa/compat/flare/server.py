@@ -17,8 +17,9 @@ from hansa.compat.flare.apis.server_engine_spec import ServerEngineSpec
 from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from hansa.compat.flare.app import App
 from hansa.compat.flare.mapping import mapped
-from hansa.compat.flare.place import SERVER, Place, logged, peer_context, seed_all
+from hansa.compat.flare.place import SERVER, Place, logged, peer_context
 from hansa.compat.flare.results import Results
+from hansa.compat.flare.seeds import seed_all
 from hansa.compat.flare.site import TASK_ID, WORKFLOW
 from hansa.core.protocols import Arrived, Exchange, Exchanging, Federation
 from hansa.core.rng import generator
@@ -59,18 +60,18 @@ class AppWorkflow:
             raise RunError("this federation has no exchange, which FLARE's tasks need", got=type(federation).__name__)
         with ExitStack() as held:
             held.enter_context(mapped(self._app.folder / "custom"))
-            seed_all(generator(federation.seed, purpose="flare/server"))
+            seed = seed_all(generator(federation.seed, purpose="flare/server"))
             if self._workspace is not None:
                 held.enter_context(logged(self._workspace / "log.txt"))
             root = self._workspace or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
-            return Server(self._app, federation, federation.exchange(), root / SERVER).run()
+            return Server(self._app, federation, federation.exchange(), root / SERVER, seed).run()
 
 
 class Server(Place, ServerEngineSpec):
     """The server of a run."""
 
-    def __init__(self, app: App, federation: Federation, exchange: Exchange, root: Path) -> None:
-        super().__init__(app, app.server, SERVER, root)
+    def __init__(self, app: App, federation: Federation, exchange: Exchange, root: Path, seed: int) -> None:
+        super().__init__(app, app.server, SERVER, root, seed)
         self._exchange = exchange
         self._slots = {name: slot for slot, name in enumerate(federation.sites)}
         self._clients = {name: Client(name, f"token-{slot}") for name, slot in self._slots.items()}

@@ -19,7 +19,8 @@ from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make
 from hansa.compat.flare.apis.signal import Signal
 from hansa.compat.flare.app import App
 from hansa.compat.flare.mapping import mapped
-from hansa.compat.flare.place import Place, one_thread, peer_context, seed_all
+from hansa.compat.flare.place import Place, peer_context
+from hansa.compat.flare.seeds import one_thread, seed_all
 from hansa.core import executor as ours
 from hansa.core import task as core
 from hansa.errors import ConfigError
@@ -50,9 +51,10 @@ class AppExecutor(ours.Executor):
         if not self._sites:
             self._held.enter_context(mapped(self._app.folder / "custom"))
         site = self._sites.get(fl_ctx.slot)
-        seed_all(fl_ctx.rng(f"flare/{task_name}"))
+        seed = seed_all(fl_ctx.rng(f"flare/{task_name}"))
         if site is None:
-            site = self._sites[fl_ctx.slot] = Site(self._app, fl_ctx.site, self._root() / fl_ctx.site, fl_ctx.load(fl_ctx.data))
+            root = self._root() / fl_ctx.site
+            site = self._sites[fl_ctx.slot] = Site(self._app, fl_ctx.site, root, seed, fl_ctx.load(fl_ctx.data))
         given, headers = wire.unpack(shareable), shareable.headers
         with one_thread():
             answer = site.serve(task_name, str(headers.get(TASK_ID, "")), given, Linked(abort_signal), fl_ctx)
@@ -88,8 +90,8 @@ class Linked(Signal):
 class Site(Place, ClientEngineSpec):
     """One site of the run."""
 
-    def __init__(self, app: App, name: str, root: Path, data: Any = None) -> None:
-        super().__init__(app, app.client, name, root, {DATA_ROOT: data})
+    def __init__(self, app: App, name: str, root: Path, seed: int, data: Any = None) -> None:
+        super().__init__(app, app.client, name, root, seed, {DATA_ROOT: data})
         self._executors: dict[str, Executor] = {}
         for each in app.client.executors:
             made = self.builder.part(each.executor)

@@ -42,7 +42,7 @@ def test_an_app_is_read_with_its_variables_and_without_what_is_disabled(tmp_path
     flow = found.server.workflows[0]
     assert (found.name, [each.id for each in found.server.components]) == ("hello", ["aggregator"])
     assert flow.args == {"num_rounds": 4, "train_task_name": "{no_such}"}  # a text that is one variable keeps its type
-    made = Builder(tmp_path / "hello" / "custom").part(found.server.components[0])
+    made = Builder(tmp_path / "hello" / "custom", 0).part(found.server.components[0])
     assert made.dxo_aggregators["_single_"].expected_data_kind == "WEIGHTS"
 
 
@@ -82,7 +82,7 @@ def test_classes_are_found_by_name_and_objects_in_arguments_are_made(tmp_path: P
     from hansa.compat.flare.mapping import mapped
 
     (tmp_path / "mine_too.py").write_text("class Inner:\n    def __init__(self, x): self.x = x\n\nclass Outer(Inner): pass\n")
-    builder = Builder(tmp_path)
+    builder = Builder(tmp_path, 0)
     with mapped(tmp_path):
         made = builder.part(Part("", "Outer", {"x": [{"path": "mine_too.Inner", "args": {"x": 1}}, {"plain": 2}]}, "here"))
         assert (type(made).__name__, made.x[0].x, made.x[1]) == ("Outer", 1, {"plain": 2})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hansa.errors import InputError
 from hansa.files import storage_error
+
+_PIECES: Final = re.compile(r""">+|(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s>"'\\])+|["'\\].*""")  # an arrow, a word, an open quote
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Line:
         Raises:
             InputError: a quote is not closed, or `>` names no file.
         """
-        reader = shlex.shlex(text, posix=True, punctuation_chars=">")
-        reader.whitespace_split = True
+        found = [each.group() for each in _PIECES.finditer(text)]
+        found = found[: next((at for at, each in enumerate(found) if each.startswith("#")), len(found))]
+        arrows = [at for at, each in enumerate(found) if each.startswith(">")]
         try:
-            words = list(reader)
+            words = [shlex.split(each)[0] for each in found]
         except ValueError as error:
             raise InputError(f"syntax error: {error}", got=text[:200]) from None
-        arrows = [at for at, word in enumerate(words) if word and not word.strip(">")]
         if not arrows:
             return Line(tuple(words))
         at = arrows[0]

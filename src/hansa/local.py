@@ -94,7 +94,7 @@ class LocalComputation(Generic[R]):
         if local.backend and _RUNNING.get() == local.backend:  # called by its like: a function as any
             return cast(R, self._fn(*args, **kwargs))
         extra = {name: kwargs.pop(name) for name in local.wants & kwargs.keys()}
-        given = bound(local.name, [name for name, _ in local.parameters], args, kwargs)
+        given = self._bound(args, kwargs)
         if TRACING.get():
             return cast(R, self._traced(given))
         if self.polymorphic:
@@ -129,6 +129,14 @@ class LocalComputation(Generic[R]):
         finally:
             _RUNNING.reset(outer)
         return ready.gives(made, ready.path)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return bound(self.local.name, [name for name, _ in self.local.parameters], args, kwargs)
+        except TraceError as error:
+            if getattr(self._fn, "__defaults__", None) and self.polymorphic:
+                error.hint = "give local_computation the types of the first parameters alone, and the others keep their defaults"
+            raise
 
     def _traced(self, given: Mapping[str, Any]) -> Value:
         nodes = {name: as_node(value) for name, value in given.items()}

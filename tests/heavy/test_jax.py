@@ -18,6 +18,7 @@ from hansa.core import trees  # noqa: E402
 from hansa.core.protocols import FitConfig, Update  # noqa: E402
 from hansa.core.rng import generator  # noqa: E402
 from hansa.core.task import Aborted, Signal  # noqa: E402
+from hansa.core.types import TensorType  # noqa: E402
 from hansa.data.federated import from_arrays  # noqa: E402
 from hansa.errors import ConfigError, DataError, SpecError  # noqa: E402
 from hansa.learning.fedavg import fedavg  # noqa: E402
@@ -143,3 +144,18 @@ def test_what_cannot_be_is_refused_and_named() -> None:
         with pytest.raises(ConfigError) as caught:
             learner(**options)
         assert caught.value.path == path
+
+
+def test_a_job_is_checked_against_the_types_of_a_sites_data() -> None:
+    ours, x, y = learner(), TensorType(np.float64, (None, 4)), TensorType(np.int64, (None,))
+    ours.accepts(x, y)
+    ours.accepts(TensorType(np.float32, None), y)
+    for rows, path in ((TensorType(np.float32, (None, 5)), "x"), (TensorType(np.str_, (None, 4)), "x"), (y, "x")):
+        with pytest.raises(DataError) as caught:
+            ours.accepts(rows, y)
+        assert caught.value.path == path
+    with pytest.raises(DataError, match="targets that the loss takes") as caught:
+        ours.accepts(x, TensorType(np.int64, (None, 3)))
+    assert caught.value.path == "y"
+    with pytest.raises(ConfigError, match="not one for each row"):
+        JaxLearner(linear, logits, loss=lambda output, y: CROSS_ENTROPY(output, y).mean()).accepts(x, y)

@@ -199,6 +199,24 @@ def test_one_of_a_framework_calls_others_of_it_as_functions() -> None:
     assert outer([1.0, 2.0]).tolist() == [4.0, 6.0]
 
 
+def test_parameters_with_defaults_that_no_type_is_given_for_are_left_alone() -> None:
+    def scaled(x: Any, by: float = 2.0, *, power: int = 1) -> Any:
+        return (x * f32(by)) ** power
+
+    one, two = numpy(f32)(scaled), numpy(f32, f32)(scaled)
+    assert [str(each.type_signature) for each in (one, two)] == ["(float32 -> float32)", "(<x=float32,by=float32> -> float32)"]
+    assert (one(3), two(3, 4)) == (6, 12)
+    norm = hs.local_computation(np.linalg.norm, (f32, [2]), backend="numpy")
+    both = hs.local_computation(np.add, f32, f32, backend="numpy")
+    joined = hs.local_computation(np.concatenate, [(f32, [2]), (f32, [1])], backend="numpy")
+    assert [str(each.type_signature.result) for each in (norm, both, joined)] == ["float32", "float32", "float32[3]"]
+    assert (norm([3, 4]), both(1, 2), joined(([1, 2], [3])).tolist()) == (5, 3, [1, 2, 3])
+    length = hs.federated_computation(lambda x: hs.federated_map(norm, x), hs.FederatedType((f32, [2]), hs.CLIENTS))
+    assert length([[3, 4], [6, 8]]) == [5, 10]
+    with pytest.raises(TraceError, match=r"scaled needs by.*types of the first parameters alone"):
+        numpy()(scaled)(f32(3))
+
+
 def test_types_are_taken_from_a_signature() -> None:
     again = numpy(add_half.type_signature.result)(lambda y: y)
     assert str(again.type_signature) == "(float32 -> float32)"

@@ -18,6 +18,7 @@ import numpy as np
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
+from hansa.core.types import TensorType
 from hansa.errors import ConfigError, DataError, MissingExtraError, SpecError
 
 try:
@@ -182,6 +183,22 @@ class SklearnLearner:
                 raise DataError("there are no labels to count classes by", path="y", hint="give `classes`")
             known = max(2, int(np.max(data.y)) + 1)
         return replace(self, features=features, classes=known)
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on, as far as types say.
+
+        Raises:
+            DataError: they cannot; names the array, what was expected and what came.
+        """
+        sizes = [(None,) if kind.shape is None else kind.shape[1:] for kind in (x, y)]
+        for path, kind in (("x", x), ("y", y)):
+            if kind.dtype.kind not in "biuf":
+                raise DataError("rows and labels must be numbers", path=path, expected="numbers", got=kind)
+        features, labels = (None if None in size else math.prod(n or 0 for n in size) for size in sizes)
+        if self.features is not None and features not in (None, self.features):
+            raise DataError("rows do not fit the learner", path="x", expected=f"{self.features} features a row", got=x)
+        if labels not in (None, 1):
+            raise DataError("a label is one number a row", path="y", expected="one number a row", got=y)
 
     def init(self, rng: np.random.Generator) -> Tree:  # noqa: ARG002  the protocol's: a convex model begins at zero
         """Zeros.

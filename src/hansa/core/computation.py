@@ -85,7 +85,7 @@ class Computation:
     """
 
     def __init__(self, fn: Callable[..., Any], arguments: Mapping[str, Type]) -> None:
-        self.name = fn.__name__
+        self.name, self.line = fn.__name__, where()
         named(self, fn, fn.__name__)
         self.arguments = {name: _argument(name, kind) for name, kind in arguments.items()}
         self.parameters = tuple(n for n in walk(*self.arguments.values()) if isinstance(n, Parameter))

@@ -121,7 +121,7 @@ def plan(computation: Computation) -> Plan:
         raise TraceError(
             f"{computation.name} returns client values",
             got=computation.result.type,
-            hint="aggregate them, or say federated_collect; called directly on lists it does run",
+            hint="aggregate them, or say federated_collect; called directly on lists it does run" + computation.line,
         )
     made = Plan(computation, stages_of(computation))
     computation.__dict__["plan"] = made

@@ -43,18 +43,21 @@ def hinted(fn: Callable[..., Any]) -> dict[str, Type]:
 
 
 def parameters_of(fn: Callable[..., Any], types: tuple[object, ...]) -> list[tuple[str, Type]]:
-    """Each parameter with its type: given, annotated, or unknown.
+    """Each parameter with its type: given, annotated, or unknown. Those with a default that no type is given for are left alone.
 
     Raises:
         TraceError: the types that are given are not for these parameters.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [p.name for p in inspect.signature(fn).parameters.values() if p.kind in kinds]
+    plain = [p for p in inspect.signature(fn).parameters.values() if p.kind in kinds]
+    names = [p.name for p in plain]
     if not types:
         known = hinted(fn)
         return [(name, known.get(name, UNKNOWN)) for name in names]
     pairs = [spec for spec in types if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], str)]
     given = [StructType(pairs)] if len(pairs) == len(types) else [to_type(spec) for spec in types]
+    if not (isinstance(given[0], StructType) and len(given[0]) == len(names)):
+        names = names[: max(len(given), sum(p.default is p.empty for p in plain))]
     if len(names) == 1 and len(given) > 1:
         return [(names[0], StructType(given))]
     if len(given) == 1 and len(names) > 1 and isinstance(given[0], StructType) and len(given[0]) == len(names):

@@ -12,6 +12,7 @@ from hansa.core.protocols import FitConfig, Learner, Update
 from hansa.core.rng import generator
 from hansa.core.task import Signal
 from hansa.core.trees import Array
+from hansa.core.types import TensorType
 from hansa.errors import ConfigError, DataError, MissingExtraError, SpecError
 from hansa.testing.contracts import LearnerContract, SplitRows, blobs
 
@@ -30,6 +31,18 @@ from hansa.adapters.sklearn import SklearnLearner, sgd_classifier, sgd_regressor
 
 def leaves(update: Update) -> dict[str, Array]:
     return trees.flatten(update.delta)
+
+
+def test_a_job_is_checked_against_the_types_of_a_sites_data() -> None:
+    ours, x, y = sgd_classifier(classes=2, features=12), TensorType(np.uint8, (None, 3, 4)), TensorType(np.int32, (None,))
+    for rows, labels in ((x, y), (TensorType(np.float32, None), y), (x, TensorType(np.float64, (None, 1)))):
+        ours.accepts(rows, labels)
+    sgd_regressor().accepts(x, y)
+    wrong = [(TensorType(np.float32, (None, 13)), y, "x"), (TensorType(np.str_, (None, 12)), y, "x")]
+    for rows, labels, path in [*wrong, (x, TensorType(np.int32, (None, 2)), "y"), (x, TensorType(np.str_, (None,)), "y")]:
+        with pytest.raises(DataError) as caught:
+            ours.accepts(rows, labels)
+        assert caught.value.path == path
 
 
 class TestClassifier(LearnerContract):

@@ -45,6 +45,14 @@ def unaggregated() -> None:
         return readings
 
 
+def unaggregated_as_a_job() -> None:
+    @hs.federated_computation  # here
+    def everything(readings: hs.Clients[float]) -> hs.Clients[float]:
+        return readings
+
+    hs.Job("everything", everything, data="readings")
+
+
 def without_that_field() -> None:
     @hs.federated_computation(hs.FederatedType(hs.SequenceType(PIXELS), hs.CLIENTS))
     def average(data: Any) -> Any:
@@ -73,6 +81,7 @@ WRONG: list[tuple[Callable[[], None], str]] = [
     (at_the_wrong_placement, r"federated_mean takes a value at CLIENTS; expected {float32}@CLIENTS; got float32@SERVER"),
     (unbroadcast, r"values of one placement; got <float32@SERVER,{float32}@CLIENTS> \(broadcast"),
     (unaggregated, r"everything returns something else than it says; expected float32@SERVER; got {float32}@CLIENTS"),
+    (unaggregated_as_a_job, r"everything returns client values; got {float32}@CLIENTS \(aggregate them, or say federated_collect"),
     (without_that_field, r"no field 'weight'; expected \['mean', 'rows'\]; got {<mean=float32,rows=int32>}@CLIENTS"),
     (a_mean_of_integers, r"a mean is taken of floating-point values; at path rows; expected float or complex; got int32"),
     (another_schema, r"count does not take this; at path batches; expected <x=float32\[\?,784\],.*; got <x=float32\[\?,12\],"),

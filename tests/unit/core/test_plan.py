@@ -149,7 +149,7 @@ def test_client_values_may_not_be_a_result() -> None:
     def leak(x: Clients[float]) -> Any:
         return {"sum": federated_sum(x), "raw": federated_map(count, x)}
 
-    with pytest.raises(TraceError, match=r"leak returns client values.*federated_collect"):
+    with pytest.raises(TraceError, match=r"leak returns client values.*federated_collect.*\[test_plan.py:\d+\]"):
         plan(leak)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -21,7 +22,8 @@ from hansa.adapters.training import Plan, bucket, drawn, inputs, padded, require
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
-from hansa.errors import ConfigError
+from hansa.core.types import TensorType
+from hansa.errors import ConfigError, DataError, HansaError
 
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
 _KINDS: Mapping[str, Scores] = {  # of Optax's losses, by name, so that Optax need not be there
@@ -94,6 +96,24 @@ class JaxLearner:
     def rule(self) -> str | None:
         """How a step moves the weights: "sgd", "momentum", "adam" or "adamw"; None for an optimizer of the user's own."""
         return self._optimizer.rule
+
+    def accepts(self, x: TensorType, y: TensorType) -> None:
+        """Return if rows of these types can be trained on: the model and the loss take their shapes, and nothing is computed.
+
+        Raises:
+            DataError: they cannot; names the array, and says what JAX says.
+        """
+        sizes = [(None,) if kind.shape is None else kind.shape[1:] for kind in (x, y)]
+        read = [like(np.zeros(0, kind.dtype), self._floats).dtype for like, kind in ((inputs, x), (targets, y))]
+        if None in (*sizes[0], *sizes[1]):
+            return
+        rows, goals = (jax.ShapeDtypeStruct((2, *size), dtype) for size, dtype in zip(sizes, read, strict=True))
+        known = dict(self._names.spec.items)
+        leaves = [jax.ShapeDtypeStruct(known[path].shape, known[path].dtype) for path in self._names.paths]
+        with _refusing("x", "rows that the model takes", x):
+            jax.eval_shape(functools.partial(self._output, key=None), leaves, rows)
+        with _refusing("y", "targets that the loss takes", y):
+            jax.eval_shape(functools.partial(self._row_losses, key=None), leaves, rows, goals)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """The parameters that the user's `init` gives for a key drawn from `rng`."""
@@ -256,6 +276,18 @@ class JaxLearner:
         parts = [named(self._init), named(self._apply), f"loss={named(self._loss)}"]
         parts += described(self._plan, chosen.optimizer, chosen.momentum, chosen.weight_decay, scores=scores, metrics=metrics)
         return f"JaxLearner({', '.join(parts)})"
+
+
+@contextlib.contextmanager
+def _refusing(path: str, wanted: str, got: TensorType) -> Iterator[None]:
+    """What a model or a loss raises for shapes that it does not take, as an error of ours that says what JAX says."""
+    try:
+        yield
+    except HansaError:
+        raise
+    except Exception as error:  # the model is the user's: it may raise anything, and that is told, with the cause
+        says = str(error).strip().partition("\n")[0]
+        raise DataError(says, path=path, expected=wanted, got=f"{got} ({says})") from error
 
 
 def _groups(clients: Sequence[Client]) -> list[list[int]]:

@@ -20,6 +20,7 @@ WORKLOADS = {
     "W6": "crowd",
     "W7": "deployed_start",
     "W8": "tracing",
+    "W9": "flare_door",
 }
 
 

@@ -18,6 +18,7 @@ TITLES = {
     "W6": "a thousand sites on one server",
     "W7": "a federation on one machine, started and idle",
     "W8": "the typed path",
+    "W9": "the door for FLARE apps",
 }
 
 

@@ -156,6 +156,14 @@ def test_an_error_that_is_not_to_be_ignored_ends_the_run(tmp_path: Path) -> None
         play(folder)
 
 
+def test_messages_beside_tasks_are_refused_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RunError, match="EXECUTION_EXCEPTION"):
+        play(app(tmp_path / "app", "parts.Asks", [sag(1, ignore_result_error=False)]))
+    assert "no messages beside tasks" in caplog.text
+    assert "topic 'mood'" in caplog.text
+    assert "send_aux_request" in caplog.text
+
+
 def test_a_run_in_which_nothing_can_happen_any_more_ends_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nothing can happen any more.*site-1: the data are gone; site-2: the data are gone"):
         play(app(tmp_path / "one", "parts.Panics", [sag(2)]))

@@ -45,6 +45,13 @@ class Troubled(Executor):
         return DXO(DataKind.WEIGHTS, {name: value + 1 for name, value in dxo.data.items()}).to_shareable()
 
 
+class Asks(Executor):
+    """Would have a word with the server beside its task."""
+
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        return fl_ctx.get_engine().send_aux_request(topic="mood", request=Shareable(), timeout=1.0, fl_ctx=fl_ctx)
+
+
 class Panics(Executor):
     """Says that the run cannot go on."""
 

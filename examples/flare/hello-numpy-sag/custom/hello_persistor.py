@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.app_common.abstract.model import ModelLearnableKey, make_model_learnable
 from nvflare.app_common.abstract.model_persistor import ModelPersistor
 
@@ -17,6 +18,6 @@ class HelloPersistor(ModelPersistor):
 
     def save_model(self, model, fl_ctx):
         """Write models/server.npy."""
-        folder = os.path.join(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_run_number()), "models")
+        folder = os.path.join(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_prop(FLContextKey.CURRENT_RUN)), "models")
         os.makedirs(folder, exist_ok=True)
         np.save(os.path.join(folder, "server.npy"), model[ModelLearnableKey.WEIGHTS]["numpy_key"])

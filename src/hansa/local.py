@@ -54,7 +54,7 @@ class LocalComputation(Generic[R]):
     __name__: str
 
     def __init__(self, local: LocalFunction) -> None:
-        self._fn, self.local = local.fn, replace(local, fn=self)
+        self._fn, self.local = local.fn, replace(local, fn=self, optional=frozenset())
         named(self, local.fn, local.name)
         # whether a framework's function waits for the types of its parameters
         self.polymorphic = bool(local.backend) and any(contains(kind, ObjectType) for _, kind in local.parameters)

@@ -40,6 +40,7 @@ from hansa.core.signature import (
     reduced,
 )
 from hansa.core.types import (
+    CLIENTS,
     UNKNOWN,
     FederatedType,
     FunctionType,
@@ -202,9 +203,7 @@ def call_value(node: Node, kind: FunctionType, args: tuple[object, ...], kwargs:
         return node.value(*args, **kwargs)
     if kwargs or len(args) > 1:
         raise TraceError("a function that is a value takes one argument", got=kind, hint="give a tuple" + where())
-    takes = (
-        () if kind.parameter is None else (fitted(as_node(args[0] if args else ()), kind.parameter, "argument", "the function"),)
-    )
+    takes = [] if kind.parameter is None else [fitted(as_node(args[0] if args else ()), kind.parameter, "argument", "the function")]
     named = tuple((f"x{i}", each.type) for i, each in enumerate(takes))
     local = LocalFunction(lambda fn, *given: fn(*given), "call", (("fn", kind), *named), kind.result)
     return Value(Apply(local, (node, *takes), (), None, kind.result))
@@ -250,7 +249,8 @@ def _as_declared(node: Node, declared: Type, name: str) -> Node:
         return node
     node = zipped(node)
     if not isinstance(node.type, FederatedType) or node.type.placement is not declared.placement:
-        raise TraceError(f"{name} returns something else than it says", expected=declared, got=node.type, hint=where())
+        hint = "aggregate what clients have: federated_mean, federated_sum, ..." if node.placement is CLIENTS else ""
+        raise TraceError(f"{name} returns something else than it says", expected=declared, got=node.type, hint=hint + where())
     return node
 
 
@@ -264,7 +264,8 @@ def local_function(
     except (TypeError, ValueError):  # a NumPy ufunc or a builtin has none: one unknown parameter
         return LocalFunction(fn, name, tuple((f"x{i}", UNKNOWN) for i in range(getattr(fn, "nin", 1))), UNKNOWN, many=many)
     wants = frozenset(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY) & WANTED
+    optional = frozenset(p.name for p in signature.parameters.values() if p.default is not p.empty)
     kind = hinted(fn).get("return", UNKNOWN)
     parameters = tuple(parameters_of(fn, types))
     ordered = in_order(fn, [p for p, _ in parameters])
-    return LocalFunction(ordered, "function" if name == "<lambda>" else name, parameters, kind, wants, many)
+    return LocalFunction(ordered, "function" if name == "<lambda>" else name, parameters, kind, wants, many, optional=optional)

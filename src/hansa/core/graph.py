@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
+
 from hansa.core.types import (
     CLIENTS,
     SERVER,
@@ -28,7 +30,7 @@ from hansa.core.types import (
 from hansa.errors import FieldError, TraceError
 
 TRACING: Final = ContextVar("tracing", default=False)  # whether a computation's body runs; data at hand is not searched for values
-_PACKAGE: Final = str(Path(__file__).resolve().parent.parent)
+_LIBRARIES: Final = (str(Path(__file__).resolve().parent.parent), str(Path(np.__file__).resolve().parent))  # np.mean(value) asks it
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,7 +39,7 @@ class LocalFunction:
 
     `many` runs it for many clients in one call: many(args of each client, contexts, abort) -> results. `loops` says that the
     vectorised engine may call `fn` client by client instead. `about` is printed in plans: the settings it closes over; `backend`
-    too: the framework it is written in, "" for opaque Python.
+    too: the framework it is written in, "" for opaque Python. `optional` names the parameters that need not be given.
     """
 
     fn: Callable[..., Any]
@@ -49,6 +51,7 @@ class LocalFunction:
     loops: bool = False
     about: str = ""
     backend: str = ""
+    optional: frozenset[str] = frozenset()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
@@ -199,9 +202,9 @@ def _with_inputs(node: Node, new: Mapping[int, Node]) -> Node:
 
 
 def user_frame() -> FrameType:
-    """The innermost frame outside Hansa: the user's code that is being traced."""
+    """The innermost frame outside Hansa and NumPy: the user's code that is being traced."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_LIBRARIES) and frame.f_back is not None:
         frame = frame.f_back
     return frame
 
@@ -271,6 +274,7 @@ class Value:
         )
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _never
+    __abs__ = __float__ = __int__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __mod__ = __floordiv__ = _never
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _never
 
 

@@ -230,10 +230,12 @@ def placed_at(value: object, placement: Placement, what: str) -> Node:
     """The value, zipped, which is at the placement; else raise TraceError."""
     node = zip_node(as_node(value))
     if node.placement is not placement or not isinstance(node.type, FederatedType):
-        hint = ("" if node.placement is not SERVER else "it is at SERVER already") + where()
+        known = {SERVER: "it is at SERVER already", None: f"annotate the parameter {placement.name.title()}[...]"}
         got = node.type if node.placement else f"{node.type}, which has no single placement"
         expected = FederatedType(member_of(node.type), placement) if isinstance(node.type, FederatedType) else None
-        raise TraceError(f"{what} takes a value at {placement}", expected=expected, got=got, hint=hint)
+        raise TraceError(
+            f"{what} takes a value at {placement}", expected=expected, got=got, hint=known.get(node.placement, "") + where()
+        )
     return _one_place(value, what)[0] if placement is SERVER else node
 
 
@@ -256,7 +258,8 @@ def _mapped(fn: object, node: Node, place: Placement, arg: object, *, all_equal:
         items = [(None, node)]  # the struct is the one argument
     elif len(items) == 1 and items[0][1] is node and isinstance(member, StructType) and len(names) == len(member) > 1:
         items = [(None, select(node, i)) for i in range(len(member))]
-    if len(items) > len(names) or any(name is not None and name not in names for name, _ in items):
+    given = {name or (names[i] if i < len(names) else "") for i, (name, _) in enumerate(items)}
+    if not set(names) - local.optional <= given <= set(names):
         got = [name for name, _ in items] if items[0][0] else len(items)
         raise TraceError(f"{local.name} takes {len(names)} arguments ({', '.join(names)})", got=got, hint=where())
     kinds = dict(local.parameters)
@@ -283,12 +286,8 @@ def operator(fn: object, takes: tuple[Type, ...], gives: Type | None, what: str,
     fits = len(kinds) == len(takes) and all(map(assignable, kinds, takes))
     if not fits or (wanted is not None and not assignable(wanted, local.result)):
         expected = FunctionType(parameter_type(tuple((f"x{i}", kind) for i, kind in enumerate(takes))), wanted or AbstractType("U"))
-        raise TraceError(
-            f"{what} is no such function",
-            expected=expected,
-            got=FunctionType(parameter_type(local.parameters), local.result),
-            hint=where(),
-        )
+        got = FunctionType(parameter_type(local.parameters), local.result)
+        raise TraceError(f"{what} is no such function", expected=expected, got=got, hint=where())
     return local
 
 

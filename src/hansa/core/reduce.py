@@ -63,15 +63,8 @@ class Reducer(ABC):
 
 def reducer(reduce: Reduce, stage: Stage, start: Any, release: Callable[[], None] | None = None) -> Reducer:
     """The reducer of one reduction. `release`: the replies can be kept, see StoredReplies."""
-    kinds: dict[str, type[Any]] = {
-        "mean": _Mean,
-        "sum": _Sum,
-        "min": _Extreme,
-        "max": _Extreme,
-        "collect": _Collect,
-        "aggregate": _Aggregate,
-        "using": _Using,
-    }
+    kinds: dict[str, type[Any]] = {"mean": _Mean, "sum": _Sum, "min": _Extreme, "max": _Extreme}
+    kinds |= {"collect": _Collect, "aggregate": _Aggregate, "using": _Using}
     return cast(Reducer, kinds.get(reduce.kind, _SecureSum)(reduce, stage, start, release))
 
 

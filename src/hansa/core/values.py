@@ -136,8 +136,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool
 def conform(value: Any, kind: Type, *, path: str) -> Any:
     """A caller's argument as its declared type: Python numbers and lists become arrays of the dtype; structs go element by element.
 
-    A conversion that would change a value is refused: float64 0.1 to float32 is rounding and allowed, 2**40 to int32 or 1.5 to
-    int32 is not. What has the type already is returned itself.
+    A conversion that would change a value is refused: a number 0.1 to float32 is rounding and allowed; 2**40 or 1.5 to int32, 1e300
+    to float32, and an array of float64 to float32 are not. What has the type already is returned itself.
 
     Raises:
         TraceError: the value does not fit; names the path into the argument, what was expected and what came.
@@ -158,18 +158,19 @@ def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise TraceError(str(error), path=path, expected=kind) from None
+    if type(value) is list and not array.size:
+        array = array.astype(kind.dtype)  # nothing in it is a float64
     got = f"{array.dtype.name}[{','.join(str(n) for n in array.shape)}]" if array.ndim else array.dtype.name
     if array.dtype != kind.dtype:
-        whole = kind.dtype.kind in "iu" and array.dtype.kind in "iu"
-        if array.dtype.kind == kind.dtype.kind == "U":
-            pass
-        elif whole:
-            info = np.iinfo(kind.dtype)
-            if array.size and not (info.min <= array.min() and array.max() <= info.max):
-                raise TraceError("the value does not fit the dtype", path=path, expected=kind, got=got)
-        elif not np.can_cast(array.dtype, kind.dtype, "same_kind"):
+        whole, text = (array.dtype.kind in kinds and kind.dtype.kind in kinds for kinds in ("iu", "U"))
+        chosen = type(value) is ndarray and array.ndim > 0 and array.dtype.kind in "fc"  # a dtype that somebody wanted
+        if not (whole or text or np.can_cast(array.dtype, kind.dtype, "safe" if chosen else "same_kind")):
             raise TraceError("the value has another dtype", path=path, expected=kind, got=got)
-        array = array.astype(kind.dtype)
+        with np.errstate(over="ignore"):
+            made = array.astype(kind.dtype)
+        if not text and (made != array if whole else np.isinf(made) > np.isinf(array)).any():
+            raise TraceError("the value does not fit the dtype", path=path, expected=kind, got=got)
+        array = made
     if not _fits(array.shape, kind.shape):
         raise TraceError("the value has another shape", path=path, expected=kind, got=got)
     return array if array.ndim else array[()]

@@ -22,6 +22,7 @@ from hansa.errors import ConfigError, TraceError
 from hansa.learning.composed import numbers
 from hansa.learning.options import changed, digest_of
 from hansa.learning.rounds import missed
+from hansa.local import LocalComputation
 from hansa.templates import IterativeProcess
 
 _WANTED = "(<S@SERVER,{D}@CLIENTS> -> <S@SERVER,X@SERVER>) or (<S@SERVER,{D}@CLIENTS> -> S@SERVER)"
@@ -64,6 +65,9 @@ def iterate(
     if not is_count(rounds):
         raise ConfigError("a job has at least one round", path="rounds", expected="at least 1", got=repr(rounds))
     state = state_of(step)
+    if isinstance(init, Computation | LocalComputation):
+        hint = "call it, and give what it returns"
+        raise TraceError("a first state is a value", path="init", expected=state, got=repr(init), hint=hint)
     if init is not None:
         init = conform(init, state, path="init")
     elif first is None:

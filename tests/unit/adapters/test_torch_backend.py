@@ -138,7 +138,7 @@ def test_a_round_in_torch_has_the_same_bits_called_and_simulated() -> None:
     def next_round(model: Any, data: Any) -> Any:
         return hs.federated_mean(hs.federated_map(client_update, (hs.federated_broadcast(model), data)))
 
-    called = next_round([np.zeros((784, 10)), np.zeros(10)], [Sites().load(slot) for slot in range(3)])
+    called = next_round([np.zeros((784, 10), f32), np.zeros(10, f32)], [Sites().load(slot) for slot in range(3)])
     simulated = hs.simulate(hs.Job("round", OneRound(next_round), data="rows"), {"rows": Sites()}, seed=0).value
     assert all((a == b).all() and a.dtype == b.dtype for a, b in zip(called, simulated, strict=True))
     assert called[0].any()

@@ -45,6 +45,8 @@ def test_data_are_known_by_their_label_or_by_their_name(file: Path, reference: s
 def test_what_is_no_federated_data_is_an_error(file: Path) -> None:
     with pytest.raises(DataError, match="not federated data"):
         shards.by_label(None, f"{file}:wrong")
+    with pytest.raises(DataError, match=r"expected a FederatedData; got dict .*leave out heart="):
+        shards.by_label(None, f"heart={file}:both")
 
 
 def test_each_site_s_own_loader_gives_its_own_share(file: Path, tmp_path: Path) -> None:

@@ -71,6 +71,40 @@ def another_schema() -> None:
         return hs.federated_sum(hs.federated_map(count, data).rows)  # here
 
 
+def without_an_argument() -> None:
+    @hs.federated_computation(hs.FederatedType(f32, hs.CLIENTS))
+    def added(x: Any) -> Any:
+        return hs.federated_sum(hs.federated_map(lambda a, b: a + b, x))  # here
+
+
+def without_an_argument_of_a_local_computation() -> None:
+    @hs.local_computation(f32, f32, backend="numpy")
+    def plus(a: Any, b: Any = 1) -> Any:
+        return a + b
+
+    @hs.federated_computation(hs.FederatedType(f32, hs.CLIENTS))
+    def added(x: Any) -> Any:
+        return hs.federated_sum(hs.federated_map(plus, {"b": x}))  # here
+
+
+def a_mean_by_numpy() -> None:
+    @hs.federated_computation(hs.FederatedType(f32, hs.CLIENTS))
+    def average(x: Any) -> Any:
+        return np.mean(x)  # here
+
+
+def a_power() -> None:
+    @hs.federated_computation(hs.FederatedType(f32, hs.SERVER))
+    def squared(x: Any) -> Any:
+        return x**2  # here
+
+
+def without_a_placement() -> None:
+    @hs.federated_computation
+    def average(x: np.float32) -> Any:
+        return hs.federated_mean(x)  # here
+
+
 def a_function_that_does_not_fit() -> None:
     @hs.local_computation((f32, [3]), (f32, [4]), backend="numpy")  # here
     def product(x: Any, y: Any) -> Any:
@@ -80,11 +114,16 @@ def a_function_that_does_not_fit() -> None:
 WRONG: list[tuple[Callable[[], None], str]] = [
     (at_the_wrong_placement, r"federated_mean takes a value at CLIENTS; expected {float32}@CLIENTS; got float32@SERVER"),
     (unbroadcast, r"values of one placement; got <float32@SERVER,{float32}@CLIENTS> \(broadcast"),
-    (unaggregated, r"everything returns something else than it says; expected float32@SERVER; got {float32}@CLIENTS"),
+    (unaggregated, r"everything returns something else than it says; expected float32@SERVER; got {float32}@CLIENTS \(aggregate"),
     (unaggregated_as_a_job, r"everything returns client values; got {float32}@CLIENTS \(aggregate them, or say federated_collect"),
     (without_that_field, r"no field 'weight'; expected \['mean', 'rows'\]; got {<mean=float32,rows=int32>}@CLIENTS"),
     (a_mean_of_integers, r"a mean is taken of floating-point values; at path rows; expected float or complex; got int32"),
     (another_schema, r"count does not take this; at path batches; expected <x=float32\[\?,784\],.*; got <x=float32\[\?,12\],"),
+    (without_an_argument, r"function takes 2 arguments \(a, b\); got 1"),
+    (without_an_argument_of_a_local_computation, r"plus takes 2 arguments \(a, b\); got \['b'\]"),
+    (a_mean_by_numpy, r"only described while a computation is traced.*got {float32}@CLIENTS \(put the arithmetic in a function"),
+    (a_power, r"only described while a computation is traced.*got float32@SERVER"),
+    (without_a_placement, r"takes a value at CLIENTS; got float32, which has no single placement \(annotate the parameter Clients"),
     (a_function_that_does_not_fit, r"product does not run on stand-ins.*got ValueError: matmul"),
 ]
 

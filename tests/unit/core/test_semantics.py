@@ -120,6 +120,11 @@ WRONG: list[tuple[Any, tuple[Any, ...], str]] = [
         ([{"weights": [[1.0, 2.0]]}, {"weights": [[1.0]]}],),
         r"client 1 -> x/weights\[0\]; expected float32\[2\]; got float64\[1\]",
     ),
+    (
+        fc(lambda x: federated_sum(x), WEIGHTS),
+        ([{"weights": [[1.0, 2.0]]}, {"weights": [np.ones(2)]}],),
+        r"client 1 -> x/weights\[0\]; expected float32\[2\]; got float64\[2\]",
+    ),
     (fc(lambda x: federated_sum(x), INTS), ([1, 2.5],), "client 1 -> x; expected int32; got float64"),
     (fc(lambda x, y: federated_sum((x, y)), INTS, INTS), ([1], [1, 2]), "different lengths"),
     (fc(lambda x: federated_secure_sum_bitwidth(x, 4), INTS), ([16],), r"expected 0\.\.15"),

@@ -78,6 +78,12 @@ CONFORMS: list[tuple[Any, Any, Any]] = [
     (True, np.bool_, np.bool_(True)),
     ([1, 2], (np.float32, [2]), [1.0, 2.0]),
     ([1, 2], (np.float32, [None]), [1.0, 2.0]),
+    (np.array([1, 2]), (np.float32, [2]), [1.0, 2.0]),
+    (np.array([1, 2]), (np.int8, [2]), [1, 2]),
+    (np.array([0.5], np.float32), (np.float64, [1]), [0.5]),
+    (np.float64(0.1), np.float32, np.float32(0.1)),
+    (float("inf"), np.float32, np.float32("inf")),
+    ([], (np.int8, [None]), []),
 ]
 
 
@@ -91,6 +97,12 @@ def test_a_value_takes_its_declared_type(value: Any, kind: Any, expected: Any) -
 REFUSED: list[tuple[Any, Any, str]] = [
     (2**40, np.int32, "does not fit the dtype"),
     (1.5, np.int32, "another dtype"),
+    (1e300, np.float32, "does not fit the dtype"),
+    (np.array([0.1, -1e300]), (np.float32, [2]), "another dtype; at path x; expected float32\\[2\\]; got float64\\[2\\]"),
+    ([0.1, -1e300], (np.float32, [2]), "does not fit the dtype"),
+    (np.array([1, 70_000]), (np.float16, [2]), "does not fit the dtype"),
+    (np.array([2**63], np.uint64), (np.int64, [1]), "does not fit the dtype"),
+    (np.array([-1]), (np.uint8, [1]), "does not fit the dtype"),
     (1j, np.float32, "another dtype"),
     ("a", np.float32, "another dtype"),
     ([1.0], np.float32, "another shape"),

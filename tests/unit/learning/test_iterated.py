@@ -139,6 +139,8 @@ def test_what_is_no_round_is_said_with_both_types(kinds: Any, body: Any, words: 
 def test_a_first_state_is_needed_and_has_the_states_type() -> None:
     with pytest.raises(ConfigError, match="no first state"):
         hs.iterate(step, rounds=1)
+    with pytest.raises(TraceError, match=r"at path init; expected float32; got <local computation cold .*call it"):
+        hs.iterate(step, init=cold, rounds=1)
     with pytest.raises(TraceError, match="init"):
         hs.iterate(step, init=[1.0, 2.0], rounds=1)
     with pytest.raises(ConfigError, match="at least one round"):

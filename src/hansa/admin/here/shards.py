@@ -29,7 +29,9 @@ def by_label(job: str | None, data: str | None, *, folder: str | None = None) ->
     if isinstance(found, Mapping) and not label:
         return dict(found)
     if not isinstance(found, FederatedData):
-        raise DataError("not federated data", path=reference, got=type(found).__name__, expected="a FederatedData, or one by label")
+        expected = "a FederatedData" if label else "a FederatedData, or one by label"
+        hint = f"a dict has labels of its own: leave out {label}=" if isinstance(found, Mapping) else None
+        raise DataError("not federated data", path=reference, got=type(found).__name__, expected=expected, hint=hint)
     return {label or reference.rpartition(":")[2]: found}
 
 

@@ -40,7 +40,8 @@ class _Ready(NamedTuple):
     gives: Conform
     path: str  # what its result is called
     open: bool  # the result's type is found at the first run
-    folded: Callable[[Any, Iterable[Any]], Any] | None  # (total, items) -> total, where the backend can
+    begin: Callable[..., Callable[[], Any]] | None  # as `run`, waited for later, where the backend can
+    folded: Callable[[Any, Iterable[Any]], Callable[[], Any]] | None  # (total, items) -> () -> total, where the backend can
 
 
 class LocalComputation(Generic[R]):
@@ -113,22 +114,46 @@ class LocalComputation(Generic[R]):
                 made = ready.run(*args, **extra)
             finally:
                 _RUNNING.reset(outer)
+        return self._given(made, ready)
+
+    def begin(self, args: Sequence[Any], extra: Mapping[str, Any]) -> Callable[[], Any]:
+        """What waits for the result of `applied`, which is begun: where the backend can, its device works while Python goes on."""
+        ready = self._ready or self._made_ready()
+        if ready.begin is None:
+            return functools.partial(self.applied, args, extra)
+        outer = _RUNNING.set(self.local.backend)
+        try:
+            wait = ready.begin(*args, **extra)
+        finally:
+            _RUNNING.reset(outer)
+        return lambda: self._given(wait(), ready)
+
+    @property
+    def waits(self) -> bool:
+        """Whether what is begun is worth being waited for later."""
+        return (self._ready or self._made_ready()).begin is not None
+
+    def _given(self, made: Any, ready: _Ready) -> Any:
         if ready.open and self._found is UNKNOWN:
             self._found = infer_type(made)
         return ready.gives(made, ready.path)
 
     def fold(self, items: Iterable[Any], total: Any) -> Any:
         """`self(... self(total, e1) ..., en)`; what it carries on stays the framework's where its backend can."""
+        return self.begin_fold(items, total)()
+
+    def begin_fold(self, items: Iterable[Any], total: Any) -> Callable[[], Any]:
+        """What waits for the result of `fold`, as `begin`."""
         ready = self._ready or self._made_ready()
         if ready.folded is None or len(ready.takes) != 2:
-            return functools.reduce(self, items, total)
+            return functools.partial(functools.reduce, self, items, total)
         (first, take_first), (second, take) = ready.takes
         outer = _RUNNING.set(self.local.backend)
         try:
-            made = ready.folded(take_first(total, first), (take(item, second) for item in items))
+            wait = ready.folded(take_first(total, first), (take(item, second) for item in items))
         finally:
             _RUNNING.reset(outer)
-        return ready.gives(made, ready.path)
+        return lambda: ready.gives(wait(), ready.path)
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -149,13 +174,14 @@ class LocalComputation(Generic[R]):
     def _made_ready(self) -> _Ready:
         local, kinds = self.local, [kind for _, kind in self.local.parameters]
         backend = _backend(local.backend) if local.backend else None
-        folded = getattr(backend, "folded", None)
+        begun, folded = getattr(backend, "begun", None), getattr(backend, "folded", None)
         self._ready = _Ready(
             run=backend.compiled(self._fn, kinds) if backend else self._fn,
             takes=tuple((name, conformer(kind)) for name, kind in local.parameters),
             gives=conformer(local.result),
             path=f"result of {local.name}",
             open=local.result == UNKNOWN,
+            begin=begun(self._fn, kinds) if begun else None,
             folded=folded(self._fn, kinds) if folded and not local.wants else None,
         )
         return self._ready

@@ -137,3 +137,33 @@ def test_arrays_are_jaxs_own_and_what_asks_for_its_context_runs_as_python() -> N
     given = np.zeros(64, f32)
     assert [each[0] for each in everywhere([given, given, given])] == [0, 1, 2]
     assert not given.any()
+
+
+def test_clients_results_are_waited_for_when_all_are_begun_and_keep_their_bits_order_and_names() -> None:
+    begun: list[int] = []
+
+    @hs.local_computation((f32, [3]), backend="jax", returns=(f32, [2]))
+    def short(x: Any, *, ctx: hs.FLContext) -> Any:
+        begun.append(ctx.slot)
+        return jnp.ones(3 if x[0] == 17 else 2) * x[0]
+
+    @hs.federated_computation(hs.FederatedType((f32, [3]), hs.CLIENTS))
+    def everywhere(x: Any) -> Any:
+        return hs.federated_map(short, x)
+
+    clients = [np.full(3, i, f32) for i in range(20)]
+    with pytest.raises(TraceError, match=r"client 17 -> result of short.*expected float32\[2\]; got float32\[3\]"):
+        everywhere(clients)
+    assert begun == list(range(20))
+    got = everywhere([each + 20 for each in clients])
+    assert [type(each) for each in got] == [np.ndarray] * 20
+    assert [each.tolist() for each in got] == [[i, i] for i in range(20, 40)]
+
+    step = jaxed([(f32, [3])], (f32, [3]))(lambda model, row: [model[0] * 0.9 + row / 3])
+    rows = hs.SequenceType((f32, [3]))
+    trained = hs.federated_computation(lambda w, data: hs.sequence_reduce(data, w, step), [(f32, [3])], rows)
+    types = hs.FederatedType([(f32, [3])], hs.SERVER), hs.FederatedType(rows, hs.CLIENTS)
+    each_one = hs.federated_computation(lambda w, d: hs.federated_map(trained, (hs.federated_broadcast(w), d)), *types)
+    data = [list(np.random.default_rng(i).normal(size=(4, 3)).astype(f32)) for i in range(18)]
+    start = [np.ones(3, f32)]
+    assert all((got[0] == trained(start, own)[0]).all() for got, own in zip(each_one(start, data), data, strict=True))

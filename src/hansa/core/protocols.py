@@ -82,7 +82,8 @@ class LocalBackend(Protocol):
     """A framework that local computations are written in: the module that an entry point of `hansa.local_backends` names.
 
     It is imported when a computation first asks for it. `type_of` also serves `to_type`, for specifications of the framework's own
-    classes; None is not one of them. `folded(fn, parameters) -> (total, items) -> total` may stand beside `compiled`.
+    classes; None is not one of them. `begun(fn, parameters)`, and `folded(fn, parameters)` of (total, items), may
+    stand beside `compiled`: a call of what they give begins, and what that call gives waits for the result.
     """
 
     def result_type(self, fn: Callable[..., Any], parameters: Sequence[Type], /) -> Type: ...  # without running on data

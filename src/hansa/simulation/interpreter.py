@@ -25,6 +25,7 @@ from hansa.core.values import Look, conform, elements_of, look, pack, restore, s
 from hansa.errors import SpecError, TraceError
 from hansa.local import LocalComputation
 
+_AHEAD = 16  # clients whose results are not waited for yet: they hold memory of a device
 _Direct = Callable[[Sequence[Any], Mapping[str, object]], Any]  # (arguments, what it asks for by keyword) -> its result
 
 
@@ -66,6 +67,7 @@ class _Schedule:
     nodes: tuple[Node, ...]
     looks: Mapping[int, Look]
     direct: Mapping[int, _Direct]
+    begins: Mapping[int, _Direct]  # of those whose framework works while Python goes on: each gives what waits for its result
 
 
 def _scheduled(computation: Computation) -> _Schedule:
@@ -74,7 +76,8 @@ def _scheduled(computation: Computation) -> _Schedule:
         nodes = tuple(walk(computation.result))
         looks = {id(p): look(p.type) for p in computation.parameters}
         direct = {id(node): run for node in nodes if isinstance(node, Apply) and (run := _direct(node)) is not None}
-        made = computation.__dict__["interpreted"] = _Schedule(nodes, looks, direct)
+        begins = {id(node): run for node in nodes if isinstance(node, Apply) and (run := _begin(node, direct)) is not None}
+        made = computation.__dict__["interpreted"] = _Schedule(nodes, looks, direct, begins)
     return made
 
 
@@ -89,6 +92,32 @@ def _direct(node: Apply) -> _Direct | None:
         places = [id(each) for each in fn.arguments.values()]
         return lambda row, _: _computed(fn, dict(zip(places, row, strict=True)), 0)
     return None
+
+
+def _begin(node: Apply, direct: Mapping[int, _Direct]) -> _Direct | None:
+    fn = node.fn.fn
+    step = getattr(fn, "__self__", None)
+    if isinstance(step, LocalComputation) and fn == step.fold and step.waits:
+        return lambda row, _: step.begin_fold(*row)
+    if id(node) not in direct:
+        return None
+    if isinstance(fn, LocalComputation):
+        return fn.begin if fn.waits else None
+    if not isinstance(fn, Computation) or not isinstance(fn.result, Apply) or id(fn.result) not in _scheduled(fn).begins:
+        return None
+    last, places = fn.result, [id(each) for each in fn.arguments.values()]
+    return lambda row, _: _begun(fn, last, dict(zip(places, row, strict=True)))
+
+
+def _begun(computation: Computation, last: Apply, values: dict[int, Any]) -> Callable[[], Any]:
+    """What waits for the result of a computation at one place, whose last function is begun."""
+    schedule = _scheduled(computation)
+    for node in schedule.nodes:
+        if node is not last and id(node) not in values:
+            values[id(node)] = _value(node, values, 0, schedule)
+    row = [values[id(source)] for source in inputs(last)]
+    wait: Callable[[], Any] = _at_one_place(last, schedule.begins[id(last)], row, ("server", -1, 0))
+    return wait
 
 
 def _looked_at(node: Node) -> bool:
@@ -149,12 +178,20 @@ def _value(node: Node, values: Mapping[int, Any], count: int, schedule: _Schedul
         return _at_one_place(node, direct, [values[id(source)] for source in read], ("server", -1, count))
     columns = [values[id(source)] if source.placement is CLIENTS else [values[id(source)]] * count for source in read]
     rows = zip(*columns, strict=True) if columns else [()] * count
-    return [_at_client(node, direct, row, i, count) for i, row in enumerate(rows)]
+    begin = schedule.begins.get(id(node))
+    made: list[Any] = []
+    for i, row in enumerate(rows):
+        made.append(_at_client(i, _at_one_place, node, begin or direct, row, ("client", i, count)))
+        if begin and i >= _AHEAD:
+            made[i - _AHEAD] = _at_client(i - _AHEAD, made[i - _AHEAD])
+    for i in range(max(0, count - _AHEAD), count) if begin else ():
+        made[i] = _at_client(i, made[i])
+    return made
 
 
-def _at_client(node: Node, direct: _Direct | None, row: Sequence[Any], i: int, count: int) -> Any:
+def _at_client(i: int, run: Callable[..., Any], *args: Any) -> Any:
     try:
-        return _at_one_place(node, direct, row, ("client", i, count))
+        return run(*args)
     except TraceError as error:  # what a typed function took or gave: whose it was belongs to the way
         error.path = f"client {i}" if error.path is None else f"client {i} -> {error.path}"
         raise

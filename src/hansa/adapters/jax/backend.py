@@ -36,7 +36,13 @@ def result_type(fn: Callable[..., Any], parameters: Sequence[Type]) -> Type:
 
 
 def compiled(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[..., Any]:
-    """The function, from arrays to arrays, compiled for each set of shapes.
+    """The function, from arrays to arrays, compiled for each set of shapes."""
+    begin = begun(fn, parameters)
+    return lambda *args, **extra: begin(*args, **extra)()
+
+
+def begun(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[..., Callable[[], Any]]:
+    """As `compiled`; a call gives what waits for its result: the device works while Python goes on.
 
     One that takes a sequence, or asks for its context, runs as Python: the length of a sequence would be compiled in. Compile its
     step with `jax.jit`, or fold it over the sequence with `sequence_reduce`.
@@ -45,21 +51,21 @@ def compiled(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[...
     wants = [p for p in inspect.signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if not wants and not any(contains(kind, SequenceType) for kind in parameters):
         whole: Callable[..., Any] = jax.jit(fn)
-        return lambda *args: _arrays(whole(*args))
+        return lambda *args: functools.partial(_arrays, whole(*args))
     takers = [_taker(kind) for kind in parameters]
 
-    def run(*args: Any, **extra: Any) -> Any:
+    def run(*args: Any, **extra: Any) -> Callable[[], Any]:
         made = fn(*[take(arg) for take, arg in zip(takers, args, strict=True)], **extra)
-        return _arrays(made)
+        return functools.partial(_arrays, made)
 
     return run
 
 
-def folded(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[[Any, Iterable[Any]], Any]:
-    """The function, compiled, over the elements of a sequence: what it carries on stays on the device until the last."""
+def folded(fn: Callable[..., Any], parameters: Sequence[Type]) -> Callable[[Any, Iterable[Any]], Callable[[], Any]]:
+    """The function, compiled, over the elements of a sequence, begun: what it carries on stays on the device until the last."""
     _check(parameters)
     step: Callable[[Any, Any], Any] = jax.jit(lambda total, item: jax.tree.map(_strong, fn(total, item)))
-    return lambda total, items: _arrays(functools.reduce(step, items, total))
+    return lambda total, items: functools.partial(_arrays, functools.reduce(step, items, total))
 
 
 def _strong(value: Any) -> Any:

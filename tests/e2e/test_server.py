@@ -167,7 +167,7 @@ def test_a_run_that_too_many_sites_refuse_ends_as_refused(project: Path, lea: Ca
             each.start()
         shown = lea.ended(lea.submit(REFERENCE, sites=NAMES, min_sites=2)["run"])
     assert shown["state"] == "refused"
-    assert "cleveland says no" in shown["reason"]
+    assert shown["reason"].count("says no") >= 3  # whoever answered first: two are too few
 
 
 def test_a_paused_run_goes_on_where_it_was_and_an_aborted_one_ends_at_its_sites(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 
 class Bells:
@@ -45,3 +46,11 @@ class Bells:
             others.discard(done)
             if not others:
                 del self._waiting[name]
+
+
+async def rung(heard: Collection[asyncio.Future[None]], timeout_s: float, *, gather_s: float) -> bool:
+    """Whether one of them rang before the time was over; `gather_s` later, since what happens next often follows at once."""
+    done, _ = await asyncio.wait(heard, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    if done:
+        await asyncio.sleep(gather_s)
+    return bool(done)

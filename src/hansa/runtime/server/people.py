@@ -20,6 +20,7 @@ from hansa.runtime.authz.author import check_author
 from hansa.runtime.authz.policy import Member, Policy
 from hansa.runtime.authz.rights import permits
 from hansa.runtime.jobs.bundle import Bundle, open_bundle
+from hansa.runtime.server.bells import rung
 from hansa.runtime.server.door import Asker, Door
 from hansa.runtime.server.inbox import Inbox
 from hansa.runtime.server.known import PROJECT, Run, Submitted, stream_of
@@ -47,6 +48,7 @@ from hansa.runtime.store.event import Entry, Event, Events
 from hansa.runtime.store.untrusted import open_below
 
 PAGE: Final = 1_000  # events of one answer
+GATHER_S: Final = 0.1  # from the first that a held answer waited for to the answer: a second's hundred events are ten answers
 
 
 class NotThereError(InputError):
@@ -205,7 +207,7 @@ class People:
         heard += [] if live_after is None else [self.inbox.bells.listen(f"live/{run.id}")]
         told = await look()
         if not (told.events or told.live) and hold_s > 0 and not self.inbox.closing:
-            await asyncio.wait(heard, timeout=hold_s, return_when=asyncio.FIRST_COMPLETED)
+            await rung(heard, hold_s, gather_s=GATHER_S)
             self.door.still(asker)
             told = await look()
         for each in heard:

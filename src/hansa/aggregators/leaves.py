@@ -73,7 +73,7 @@ def floats(kind: Type) -> Type:
         TraceError: it is not.
     """
     if isinstance(kind, TensorType) and kind.dtype.kind != "f" and kind.dtype.name != "bfloat16":
-        raise TraceError("All values in provided value_type must be of floating dtype.", got=kind)
+        raise TraceError("All values in provided value_type must be of floating dtype", got=kind)
     if isinstance(kind, SequenceType):
         raise TraceError("a sequence cannot be aggregated", got=kind)
     for each in kind.children() if isinstance(kind, StructType) else ():
@@ -132,7 +132,11 @@ def around(inner: F, make: Callable[[Type, Type | None], AggregationProcess]) ->
         return cast(F, _Weighted(make))
     if isinstance(inner, UnweightedAggregationFactory):
         return cast(F, _Unweighted(make))
-    raise TraceError("not an aggregation factory", got=type(inner).__name__, expected="a class with create(value_type, ...)")
+    raise TraceError(
+        "not an aggregation factory",
+        got=type(inner).__name__,
+        expected="a WeightedAggregationFactory or an UnweightedAggregationFactory",
+    )
 
 
 def created(factory: AggregationFactory, value_type: Type, weight_type: Type | None) -> AggregationProcess:

@@ -123,8 +123,10 @@ def _check_weights(options: Options) -> None:
     aggregator = named(given.get("aggregator"))
     streaming = all(hasattr(aggregator, name) for name in ("zero", "add", "merge", "finish"))
     if aggregator is not None and not (streaming or composes(aggregator)):
-        expected = "zero, add, merge, finish; or an AggregationProcess, or a factory of hansa.aggregators"
-        raise ConfigError("not an Aggregator", path="aggregator", got=type(aggregator).__name__, expected=expected)
+        expected = (
+            "zero, add, merge, finish; or an AggregationProcess, a WeightedAggregationFactory or an UnweightedAggregationFactory"
+        )
+        raise ConfigError("not an Aggregator", path="aggregator", got=repr(aggregator), expected=expected)
 
 
 def _check_models(options: Options) -> None:

@@ -10,6 +10,7 @@ from tests.unit.learning.linear import A, B, Linear, Loss, Recorded, flat, model
 
 from hansa.adapters.numpy import logistic
 from hansa.aggregation.exact import ExactMean, FixedPoint
+from hansa.aggregators import MeanFactory
 from hansa.core.job import Job
 from hansa.core.protocols import BatchLearner, Dataset
 from hansa.core.rng import generator
@@ -47,6 +48,11 @@ Algorithm = Callable[..., Rounds]
         ({"weighting": "rows"}, "weighting", "examples or uniform"),
         ({"weight_cap": 0}, "weight_cap", "> 0"),
         ({"aggregator": object()}, "aggregator", "not an Aggregator"),
+        (
+            {"aggregator": MeanFactory},
+            "aggregator",
+            "or an UnweightedAggregationFactory; got <class 'hansa.aggregators.means.MeanFactory'>",
+        ),
         ({"metrics": ["accuracee"]}, "metrics[0]", "did you mean 'accuracy'"),
         ({"metrics": [Loss(), Loss()]}, "metrics[1]", "named twice"),
         ({"monitor": "auc", "metrics": [Loss()]}, "monitor", "not a metric of this job"),

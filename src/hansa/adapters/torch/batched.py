@@ -167,23 +167,23 @@ class _Stack:
         before = {name: self._before(leaf, clients) for name, leaf in self._owner.items()}
         params = {name: leaves.tensor(before[leaf]).to(self._device) for name, leaf in self._names.items()}
         own = self._constants(clients, before)
-        stacked = list(params.values())
-        start = [p.clone() for p in stacked] if plan.proximal else []
-        terms = Terms(plan.proximal, start, self._corrections(clients), plan.clip, stacked=True)
-        rule = self._optimizer.stacked(stacked)
         rates = torch.tensor([c.plan.lr for c in clients], dtype=torch.float64).to(self._device, self._floats)
         one_rate = all(c.plan.lr == plan.lr for c in clients)
         totals, active = torch.zeros(count, device=self._device), count
         for t in range(len(clients[0].batches)):
-            at_work = sum(len(c.batches) > t for c in clients[:active])
-            if at_work < active:
-                active = at_work
-                terms.keep(active)
-                rule.keep(active)
-                own = {name: value[:active] for name, value in own.items()}
+            together, active = active, sum(len(c.batches) > t for c in clients[:active])
+            own = {name: value[:active] for name, value in own.items()}
             now = {name: p[:active].detach().requires_grad_() for name, p in params.items()}
             grads, losses = self._gradients(now, own, *self._batch(clients[:active], t))
-            moved = [p.detach() for p in now.values()]
+            if t == 0:
+                params = _laid(params, grads)
+                start = [p.clone() for p in params.values()] if plan.proximal else []
+                terms = Terms(plan.proximal, start, self._corrections(clients), plan.clip, stacked=True)
+                rule = self._optimizer.stacked(list(params.values()))
+            elif active < together:
+                terms.keep(active)
+                rule.keep(active)
+            moved = [p[:active] for p in params.values()]
             with torch.no_grad():
                 rule.step(moved, terms(moved, grads), plan.lr if one_rate else rates[:active])
                 totals[:active] += losses
@@ -264,7 +264,7 @@ class _Stack:
         ]
 
     def _updates(self, clients: Sequence[_Client], before: dict[str, Array], params: dict[str, Tensor], totals: Tensor) -> Stacked:
-        trained = {self._names[name]: leaves.array(p) for name, p in params.items()}
+        trained = {self._names[name]: leaves.array(p.contiguous()) for name, p in params.items()}
         deltas = {}
         for name, owner in self._owner.items():
             after = trained.get(owner)
@@ -273,3 +273,11 @@ class _Stack:
         losses = leaves.array(totals).astype(np.float64) / steps
         columns: Any = (np.array(rows), np.array(steps), np.array(rates, np.float64), losses)
         return Stacked(Update(deltas, *columns), len(clients))
+
+
+def _laid(params: dict[str, Tensor], grads: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The parameters in memory laid out as their gradients are: of a batched linear layer the weights' come transposed, and a step
+    across two layouts takes three times as long.
+    """
+    pairs = zip(params.items(), grads, strict=True)
+    return {name: p if p.stride() == g.stride() else torch.empty_like(g).copy_(p) for (name, p), g in pairs}

@@ -232,6 +232,7 @@ async def store(request: Asked, digest: str) -> Response[None]:
     offset, size = map(int, numbers)
     limit = people.door.policy.rules.max_job_mb << 20 if asker.member.kind == "admin" else transfers.UPLOAD_LIMIT
     part, allowed = transfers.Part(digest, asker.name, offset, size), partial(people.door.still, asker)
+    transfers.require_within(part, limit)
     await _may_send(people, asker, digest, size)
     here = await transfers.upload(people.inbox.blobs, part, request.stream(), people.way, limit=limit, allowed=allowed)
     return Response(None, status_code=204, headers={"Upload-Offset": str(here)})

@@ -67,10 +67,8 @@ async def upload(blobs: Blobs, asked: Part, content: AsyncIterator[bytes], way: 
     Raises:
         InputError: over a limit. OffsetError: it does not continue what is here. DigestError: others than the digest says.
     """
-    offset, size = asked.offset, asked.size
-    if size > limit:
-        raise InputError("the upload is too large", path=asked.digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
-    nothing = True
+    require_within(asked, limit)
+    offset, nothing = asked.offset, True
     async for block in _blocks(content, way):
         allowed()
         offset = await asyncio.to_thread(_add, blobs, asked, offset, block)
@@ -78,6 +76,16 @@ async def upload(blobs: Blobs, asked: Part, content: AsyncIterator[bytes], way: 
     if nothing:
         offset = await asyncio.to_thread(_add, blobs, asked, offset, b"")
     return offset
+
+
+def require_within(asked: Part, limit: int) -> None:
+    """Return if the whole blob has at most so many bytes.
+
+    Raises:
+        InputError: it has more.
+    """
+    if (size := asked.size) > limit:
+        raise InputError("the upload is too large", path=asked.digest[:64], got=f"{size:,} bytes", expected=f"at most {limit:,}")
 
 
 def _add(blobs: Blobs, asked: Part, offset: int, block: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -89,6 +90,10 @@ def asked(site: FakeSite, seq: int) -> Assignment:
                 return assignment
 
 
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(30)
+
+
 def record(events: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = next(event["record"] for event in events if event["kind"] == "round")
     return found
@@ -101,9 +106,12 @@ def test_the_first_of_more_sites_than_are_needed_fill_the_round_and_those_who_co
     slow = sites[2:]
     for site in slow:
         accept(site)
+    computed = threading.Event()
     for site in sites[:2]:
+        site.hold = lambda _: assert_set(computed)
         site.start()
     late: list[tuple[FakeSite, Result]] = [(site, site.result(asked(site, 1))) for site in slow]
+    computed.set()
     events = lea.wait(run, lambda event: event["kind"] == "round")
     assert [site for site, told in record(events)["sites"].items() if told] == NAMES[:2]
     outcomes = {site.send(result).outcome for site, result in late for _ in range(2)}

@@ -82,7 +82,7 @@ def test_python_over_tensors_and_data_sets_becomes_one_graph_that_is_traced_once
 
     assert str(mean.type_signature) == "(<float32[?,4],int32[?,1]>* -> float32)"
     for sizes in ((2, 2, 1), (3,), (1, 3, 2)):  # tables, one batch, and batches of any size
-        batches = [(np.ones((n, 4)), np.zeros((n, 1), i32)) for n in sizes]
+        batches = [(np.ones((n, 4), f32), np.zeros((n, 1), i32)) for n in sizes]
         assert mean([*batches, (-np.ones((2, 4), f32), np.zeros((2, 1), i32))]) == 4
     again = tf.data.Dataset.from_tensor_slices((tf.ones((7, 4)), tf.zeros((7, 1), tf.int32))).batch(3)
     assert mean(again) == 4

@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -201,6 +201,8 @@ def read_document(content: bytes) -> Document:
         raise InputError(f"not a plan: {error}") from error
     if found.content != content:
         raise InputError("a plan is written in one way", hint="sorted keys, no spaces: it was changed after it was made")
+    if _printed(found) != found:
+        raise InputError("a plan's texts are printed as they are", hint="it has line ends or signs that a terminal would act on")
     return found
 
 
@@ -211,7 +213,7 @@ def document_of(job: Job) -> Document:
     >>> print(document_of(hs.Job("rows", hs.Sequence(lambda federation: 3))))
     job rows on 'data': function
     """
-    return Document(
+    made = Document(
         job=job.name,
         data=job.data,
         about=_text(getattr(job.workflow, "about", "") or type(job.workflow).__name__),
@@ -225,6 +227,7 @@ def document_of(job: Job) -> Document:
         gpus=job.resources.gpus,
         memory_mb=job.resources.memory_mb,
     )
+    return _printed(made)
 
 
 def planned(made: Plan) -> Planned:
@@ -288,6 +291,20 @@ def _function(each: Function) -> str:
 def _text(given: str) -> str:
     """A description without what differs from process to process: addresses in memory, where a file lies."""
     return plainly(re.sub(r" at 0x[0-9a-fA-F]+", "", given))
+
+
+def _printed(document: Document) -> Document:
+    """The document with everything in its texts written out that would begin a line, or move in a terminal, what is not said so."""
+    found: Document = msgspec.convert(_written_out(msgspec.to_builtins(document)), Document)
+    return found
+
+
+def _written_out(part: Any) -> Any:
+    if isinstance(part, str):
+        return part if part.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in part)
+    if isinstance(part, list):
+        return [_written_out(item) for item in part]
+    return {key: _written_out(item) for key, item in part.items()} if isinstance(part, dict) else part
 
 
 def _place(what: object, name: str = "") -> str:

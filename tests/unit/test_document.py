@@ -183,6 +183,32 @@ def test_a_plan_of_another_version_is_refused_by_name_whatever_else_is_in_it() -
             read_document(msgspec.json.encode({"format": "hansa plan", "version": version, "what": "is new"}))
 
 
+class Hiding:
+    def __repr__(self) -> str:
+        return "\x1b[2J\nserver: nothing\u202e"
+
+    def __call__(self, shareable: Shareable, ctx: FLContext) -> Shareable:
+        return shareable
+
+
+def test_no_text_of_a_plan_begins_a_line_or_moves_in_a_terminal_what_its_author_does_not_say() -> None:
+    document = document_of(Job("a", Averaging(), filters=[Hiding()]))
+    assert str(document).splitlines()[-1] == r"filter at each site: \x1b[2J\nserver: nothing\u202e"
+    changes: list[dict[str, Any]] = [{"filters": ["a\nserver: b"]}, {"about": "\x1b[2K"}, {"environment": "\u202e"}]
+    for change in changes:
+        with pytest.raises(InputError, match="texts are printed as they are"):
+            read_document(msgspec.structs.replace(document, **change).content)
+
+
+def test_a_cap_that_is_a_whole_number_is_read_as_it_was_written() -> None:
+    @federated_computation(FederatedType((np.float32, [2]), CLIENTS))
+    def capped(x: Any) -> Any:
+        return federated_aggregate(x, Mean(), weight=federated_map(length, x), weight_cap=10)
+
+    document = document_of(Job("a", Averaging(capped)))
+    assert read_document(document.content).hash == document.hash
+
+
 def test_neither_noise_nor_depth_nor_length_gets_past_the_reader() -> None:
     for content in (b"", b"\xff", b"[" * 100_000, b"{}", b"null", b" " * (BYTES_LIMIT + 1)):
         with pytest.raises(InputError):

@@ -199,6 +199,9 @@ def test_one_of_a_framework_calls_others_of_it_as_functions() -> None:
     assert outer([1.0, 2.0]).tolist() == [4.0, 6.0]
 
 
+TWO = np.float32(2)
+
+
 def test_parameters_with_defaults_that_no_type_is_given_for_are_left_alone() -> None:
     def scaled(x: Any, by: float = 2.0, *, power: int = 1) -> Any:
         return (x * f32(by)) ** power
@@ -213,6 +216,12 @@ def test_parameters_with_defaults_that_no_type_is_given_for_are_left_alone() -> 
     assert (norm([3, 4]), both(1, 2), joined(([1, 2], [3])).tolist()) == (5, 3, [1, 2, 3])
     length = hs.federated_computation(lambda x: hs.federated_map(norm, x), hs.FederatedType((f32, [2]), hs.CLIENTS))
     assert length([[3, 4], [6, 8]]) == [5, 10]
+
+    def doubled(x: np.float32, by: np.float32 = TWO) -> np.float32:
+        return x * by
+
+    of_each = hs.federated_computation(lambda x: hs.federated_map(doubled, x), hs.FederatedType(f32, hs.CLIENTS))
+    assert of_each([3, 4]) == [6, 8]  # a plain function's default is left to it as well
     with pytest.raises(TraceError, match=r"scaled needs by.*types of the first parameters alone"):
         numpy()(scaled)(f32(3))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -114,17 +115,13 @@ def look(kind: Type) -> Look:
 def _look_struct(kind: StructType) -> Look:
     looks, container, names = [look(item) for item in kind], kind.container, [name for name, _ in kind.elements]
     if container in (dict, OrderedDict):
-        return lambda value: type(value) is container and [*value] == names and all(map(_asked, looks, value.values()))
+        return lambda value: type(value) is container and [*value] == names and all(map(operator.call, looks, value.values()))
     if container is None or not issubclass(container, tuple | list):
         return lambda _: False
     if len(looks) == 2:  # a batch: there are many, and a call costs time
         first, second = looks
         return lambda value: type(value) is container and len(value) == 2 and first(value[0]) and second(value[1])
-    return lambda value: type(value) is container and len(value) == len(looks) and all(map(_asked, looks, value))
-
-
-def _asked(fits: Look, value: Any) -> bool:
-    return fits(value)
+    return lambda value: type(value) is container and len(value) == len(looks) and all(map(operator.call, looks, value))
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
@@ -164,7 +161,8 @@ def _conform_tensor(value: Any, kind: TensorType, path: str) -> Any:
     if array.dtype != kind.dtype:
         whole, text = (array.dtype.kind in kinds and kind.dtype.kind in kinds for kinds in ("iu", "U"))
         chosen = type(value) is ndarray and array.ndim > 0 and array.dtype.kind in "fc"  # a dtype that somebody wanted
-        if not (whole or text or np.can_cast(array.dtype, kind.dtype, "safe" if chosen else "same_kind")):
+        number = kind.dtype.kind != "U" and np.can_cast(array.dtype, kind.dtype, "safe" if chosen else "same_kind")
+        if not (whole or text or number):
             raise TraceError("the value has another dtype", path=path, expected=kind, got=got)
         with np.errstate(over="ignore"):
             made = array.astype(kind.dtype)

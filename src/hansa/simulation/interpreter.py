@@ -84,7 +84,9 @@ def _scheduled(computation: Computation) -> _Schedule:
 def _direct(node: Apply) -> _Direct | None:
     """The function without a look at its arguments, where they need none."""
     fn, kinds = node.fn.fn, [kind for _, kind in node.fn.parameters]
-    if node.kwargs or not all(_looked_at(a) and member_of(a.type) == kind for a, kind in zip(node.args, kinds, strict=True)):
+    if node.kwargs or len(node.args) < len(kinds):  # what is left out has a default
+        return None
+    if not all(_looked_at(a) and member_of(a.type) == kind for a, kind in zip(node.args, kinds, strict=True)):
         return None
     if isinstance(fn, LocalComputation):
         return fn.applied

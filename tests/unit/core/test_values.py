@@ -105,6 +105,8 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (np.array([-1]), (np.uint8, [1]), "does not fit the dtype"),
     (1j, np.float32, "another dtype"),
     ("a", np.float32, "another dtype"),
+    (1.5, np.str_, "another dtype"),
+    (np.array([1, 2]), (np.str_, [2]), "another dtype"),
     ([1.0], np.float32, "another shape"),
     ([1.0, 2.0], (np.float32, [3]), "another shape"),
     ([[1.0], [1.0, 2.0]], (np.float32, [None]), "path x"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from hansa.core.intrinsics import (
 from hansa.core.round import is_count
 from hansa.core.task import FLContext
 from hansa.core.trees import Array, Tree
-from hansa.core.types import SERVER, TREE, TensorType, Type
+from hansa.core.types import SERVER, TREE, ObjectType, TensorType, Type, contains
 from hansa.errors import ConfigError, NotFiniteError, SpecError
 from hansa.templates import AggregationProcess, MeasuredProcessOutput, UnweightedAggregationFactory
 
@@ -50,6 +50,8 @@ MOST = 2**31 - 1
 @dataclass(frozen=True)
 class DeterministicDiscretizationFactory(UnweightedAggregationFactory):
     """The inner aggregation of each value as a whole number (int32) of steps, rounded half to even.
+
+    A sum of them wraps beyond 2^31 - 1, as sums of int32 do: the step must be wide enough for all clients' values together.
 
     >>> from hansa.aggregators.means import SumFactory
     >>> process = DeterministicDiscretizationFactory(0.5, SumFactory()).create(TensorType(np.float32))
@@ -164,7 +166,11 @@ class Levels:
         return trees.map(lambda leaf: self._leaf(leaf, rng), tree)
 
     def decoded(self, tree: Tree) -> dict[str, Any]:
-        """The tree that arrived, in the dtypes that it had. A level above the highest is the highest."""
+        """The tree that arrived, in the dtypes that it had. A level above the highest is the highest.
+
+        Raises:
+            SpecError: a leaf did not travel as `encoded` gives it; names it.
+        """
         out: dict[str, Any] = {}
         for key, node in tree.items():
             if not isinstance(node, Mapping):
@@ -172,9 +178,11 @@ class Levels:
             if isinstance(node.get("raw"), np.ndarray):
                 out[key] = node["raw"]
             elif isinstance(node.get("levels"), np.ndarray):
-                least, greatest = (np.float64(cast(Any, node[end])) for end in ("least", "greatest"))
-                levels = np.minimum(cast(Array, node["levels"]), self.top)
-                out[key] = np.asarray(least + levels * ((greatest - least) / self.top)).astype(cast(Array, node["least"]).dtype)
+                levels, first, last = (np.asarray(node.get(name)) for name in ("levels", "least", "greatest"))
+                if levels.dtype.kind != "u" or not all(end.shape == () and is_float(end) for end in (first, last)):
+                    raise SpecError("a leaf did not travel as levels", path=key, expected="whole levels between two numbers")
+                least, greatest = np.float64(first), np.float64(last)
+                out[key] = np.asarray(least + np.minimum(levels, self.top) * ((greatest - least) / self.top)).astype(first.dtype)
             else:
                 out[key] = self.decoded(node)
         return out
@@ -229,13 +237,14 @@ def _discretised(
 ) -> AggregationProcess:
     steps_type = with_dtypes(floats(value_type), lambda _: np.int32)
     inner = inner_factory.create(steps_type)
+    made = np.float32 if contains(value_type, ObjectType) else np.float64  # a Tree's dtypes are not known; others are made again
 
     def rounded(value: Any, size: Any, *, ctx: FLContext) -> Any:
         rng = ctx.rng("discretise")
         return on_leaves(lambda a: _whole(a.astype(np.float64) / size, rng if stochastic else None), value, kind=steps_type)
 
     def scaled(steps: Any, size: Any) -> Any:
-        return typed(on_leaves(lambda a: np.asarray(a * np.float64(size)).astype(np.float32), steps, kind=steps_type), value_type)
+        return typed(on_leaves(lambda a: np.asarray(a * np.float64(size)).astype(made), steps, kind=steps_type), value_type)
 
     discretise = local(name, rounded, {"value": value_type, "step_size": FLOAT32}, steps_type, "ctx")
     undo = local("scaled", scaled, {"steps": steps_type, "step_size": FLOAT32}, value_type)

@@ -24,7 +24,7 @@ from hansa.core.intrinsics import (
 from hansa.core.round import is_count, is_real
 from hansa.core.trees import Array
 from hansa.core.types import CLIENTS, ObjectType, StructType, TensorType, Type, contains
-from hansa.errors import ConfigError, TraceError
+from hansa.errors import ConfigError, NotFiniteError, TraceError
 from hansa.templates import AggregationProcess, EstimationProcess, MeasuredProcessOutput, UnweightedAggregationFactory
 
 STEPS = 2**32 - 1  # of a float between its bounds; 2^31 clients' fit an int64
@@ -124,7 +124,11 @@ class _Code:
         return np.int64(int(high) - int(lower) if self.integers else STEPS)
 
     def masked(self, value: Any, upper: Any) -> Masked:
-        """A client's value as it goes into the secure sums."""
+        """A client's value as it goes into the secure sums.
+
+        Raises:
+            NotFiniteError: an entry is NaN, which has no place between bounds.
+        """
         lower, high = self.bounds(upper)
         leaves = [leaf for _, leaf in trees.leaves(tree_of(value)) if leaf.size]
         most = max((float(leaf.max()) for leaf in leaves), default=lower)
@@ -142,8 +146,11 @@ class _Code:
 
     def _steps(self, leaf: Array, lower: float, upper: float) -> Array:
         if self.integers:
-            return np.asarray(np.clip(leaf.astype(np.int64), int(lower), int(upper)) - int(lower))
+            whole = np.minimum(leaf, np.uint64(2**63 - 1)) if leaf.dtype == np.uint64 else leaf
+            return np.asarray(np.clip(whole.astype(np.int64), int(lower), int(upper)) - int(lower))
         inside = np.clip(leaf.astype(np.float64), lower, upper)
+        if np.isnan(inside).any():
+            raise NotFiniteError("a value that goes into a secure sum is not a number", expected="numbers", got="nan")
         return np.asarray(np.rint((inside - lower) * (STEPS / (upper - lower)))).astype(np.int64)
 
 

@@ -13,8 +13,9 @@ import hansa as hs
 from hansa import aggregators as agg
 from hansa.aggregators.leaves import local, on_leaves
 from hansa.aggregators.means import nothing
+from hansa.aggregators.quantised import Levels, SumOfLevels
 from hansa.core.types import CLIENTS, SERVER, FederatedType, StructType, TensorType, Type, to_type
-from hansa.errors import ConfigError, TraceError
+from hansa.errors import ConfigError, NotFiniteError, SpecError, TraceError
 from hansa.templates import (
     AggregationProcess,
     EstimationProcess,
@@ -126,6 +127,10 @@ def test_secure_sums_clip_count_and_wrap() -> None:
     assert once(integers, [{"a": 9, "b": [-5, 2]}, {"a": 1, "b": [0, 0]}]).result["b"].tolist() == [-1, 2]
     assert once(agg.SecureModularSumFactory(8).create(TensorType(np.int32)), [5, 6, 7]).result == 2
     symmetric = agg.SecureModularSumFactory(8, symmetric_range=True).create(TensorType(np.int32))
+    unsigned = agg.SecureSumFactory(9).create(TensorType(np.uint64))
+    assert once(unsigned, [2**64 - 1, 3]).result == 12  # clipped at the upper bound, not wrapped to the lower one
+    with pytest.raises(NotFiniteError, match="goes into a secure sum is not a number"):
+        once(agg.SecureSumFactory(3.0).create(F32), [1.0, math.nan])
     with pytest.raises(TraceError, match="integers or of floats"):
         agg.SecureSumFactory(1.0).create(to_type({"a": np.int32, "b": np.float32}))
     with pytest.raises(TraceError, match="a Tree may have others"):
@@ -175,6 +180,8 @@ def test_quantised_and_compressed_sums_are_right_on_average_and_bits_are_counted
     done = once(half_steps, [[0.6, -0.8], [0.1, 0.3]])
     assert done.result.tolist() == [0.5, -0.5]
     assert str(half_steps.state_type) == "<step_size=float32,inner_agg_process=<>>@SERVER"
+    wide = agg.DeterministicDiscretizationFactory(0.5, agg.SumFactory()).create(TensorType(np.float64))
+    assert once(wide, [61_728_394.5]).result == 61_728_394.5  # a float32 would make 61,728,396 of it
     line = np.linspace(-1, 1, 1000, dtype=np.float32)
     kind = TensorType(np.float32, [1000])
     random_steps = once(agg.StochasticDiscretizationFactory(0.5, agg.SumFactory()).create(kind), [line] * 400).result / 400
@@ -185,6 +192,20 @@ def test_quantised_and_compressed_sums_are_right_on_average_and_bits_are_counted
     assert done.measurements["aggregated_bits"] == 400 * 8 * (1000 + 4 + 4)
     assert np.abs(done.result / 400 - line).max() < 5 * 0.5 * (2 / 15) / 20
     assert once(agg.QuantizedSumFactory(4, threshold=1000).create(kind), [line] * 2).result == pytest.approx(2 * line, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"least": None}, {"greatest": np.zeros(2)}, {"least": np.asarray("0")}, {"levels": np.zeros(3)}, {"greatest": {"a": 1}}],
+)
+def test_levels_that_no_site_of_ours_sends_are_refused_and_leave_the_sum_unchanged(change: dict[str, Any]) -> None:
+    code = Levels(8, 2)
+    sent = code.encoded({"w": np.array([0.0, 0.5, 1.0])}, np.random.default_rng(0))
+    adding = SumOfLevels(code)
+    acc = adding.add(adding.zero(sent), sent, 1.0)
+    with pytest.raises(SpecError, match="did not travel as levels; at path w"):
+        adding.add(acc, {"w": sent["w"] | change}, 1.0)
+    assert adding.finish(acc)["w"][[0, 2]].tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(

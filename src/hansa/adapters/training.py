@@ -127,12 +127,12 @@ def inputs(x: Array, floats: np.dtype[np.floating]) -> Array:
     """Floats, booleans and uint8 become the model's floats, with values unchanged; other integers int32 (token ids).
 
     Raises:
-        DataError: they are no numbers.
+        DataError: they are no numbers, or integers beyond int32.
     """
     if x.dtype.name.startswith(("float", "bfloat")) or x.dtype in (np.uint8, np.bool_):
         return np.asarray(x, floats)
     if x.dtype.kind in "iu":
-        return np.asarray(x, np.int32)
+        return _int32(x, path="x")
     raise DataError("rows must be numbers", path="x", got=Leaf(x.dtype, x.shape), hint="cast them, for example to float32")
 
 
@@ -140,11 +140,19 @@ def targets(y: Array, floats: np.dtype[np.floating]) -> Array:
     """Integers and booleans become int32, floats the model's.
 
     Raises:
-        DataError: they are no numbers.
+        DataError: they are no numbers, or integers beyond int32.
     """
     if y.dtype.kind not in "iubf":
         raise DataError("targets must be numbers", path="y", got=Leaf(y.dtype, y.shape), hint="number the classes from 0")
-    return np.asarray(y, floats if y.dtype.kind == "f" else np.int32)
+    return np.asarray(y, floats) if y.dtype.kind == "f" else _int32(y, path="y")
+
+
+def _int32(values: Array, *, path: str) -> Array:
+    narrow = np.asarray(values, np.int32)
+    if not np.can_cast(values.dtype, np.int32) and (narrow != values).any():
+        got = f"{values.min()}..{values.max()}"
+        raise DataError("an integer has more than 32 bits", path=path, expected="int32", got=got, hint="cast them to floats")
+    return narrow
 
 
 def bucket(count: int) -> int:

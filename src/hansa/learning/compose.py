@@ -13,10 +13,10 @@ from hansa.core.computation import Computation, federated_computation
 from hansa.core.graph import LocalFunction, member_of
 from hansa.core.intrinsics import federated_broadcast, federated_eval, federated_map, federated_value, federated_zip
 from hansa.core.protocols import Dataset, Learner
+from hansa.core.round import is_real
 from hansa.core.trees import Tree
 from hansa.core.types import CLIENTS, SERVER, TREE, FederatedType, ObjectType, StructType, TensorType, Type
 from hansa.errors import ConfigError, TraceError
-from hansa.learning import schedules
 from hansa.learning.composed import guarded
 from hansa.learning.on_site import SiteLearner
 from hansa.learning.optimizers import Optimizer, advance
@@ -156,10 +156,12 @@ def apply_optimizer_finalizer(
     An update with an entry that is not finite changes nothing where it is to be rejected. Measured is `update_non_finite`, 1 or 0.
 
     Raises:
-        ConfigError: the learning rate is not positive.
+        ConfigError: the learning rate is not one positive number.
     """
     rule = optimizer or Optimizer()
-    first = OrderedDict[str, Any](learning_rate=np.float32(schedules.of(learning_rate, path="learning_rate")(0)))
+    if not (is_real(learning_rate) and learning_rate > 0):
+        raise ConfigError("a server's learning rate is one number", path="learning_rate", expected="> 0", got=repr(learning_rate))
+    first = OrderedDict[str, Any](learning_rate=np.float32(learning_rate))
     if rule != Optimizer():
         first |= {"steps": np.int32(0), "slots": {}}
     kinds: dict[str, Type] = {"learning_rate": RATE, "steps": ROUND, "slots": TREE}
@@ -203,18 +205,7 @@ def train(
     Raises:
         ConfigError: an option is out of its range, or is the process's to decide; names it.
     """
-    for name in (
-        "aggregator",
-        "personal",
-        "standardise",
-        "client_lr",
-        "epochs",
-        "steps",
-        "batch",
-        "clip",
-        "weighting",
-        "weight_cap",
-    ):
+    for name in _OF_PARTS:
         if name in options:
             raise ConfigError(f"{name!r} is decided by the process", path=name, hint="give it to the part that it is of")
     setup = Setup.of(learner, options, algorithm=train)

@@ -143,7 +143,7 @@ def numbers(value: Any, name: str) -> dict[str, float]:
     """The single numbers in a value by path; `name` is that of a value that is one."""
     told = pack(value)
     leaves = trees.leaves(told) if isinstance(told, Mapping) else [(name, told)]
-    return {path: float(leaf) for path, leaf in leaves if leaf.ndim == 0}
+    return {path: float(leaf) for path, leaf in leaves if leaf.ndim == 0 and leaf.dtype.kind not in "cSU"}
 
 
 def guarded(process: AggregationProcess, state: Any, given: list[Any], weights: Any, *, cap: float = math.inf) -> Any:

@@ -1,8 +1,7 @@
 """Optimizers as pure functions on lists of any framework's arrays, with TensorFlow Federated's states.
 
-`optimizers` moves Trees at the server, in NumPy and float64. These compute with operators alone,
-and so
-become part of a graph that TensorFlow or JAX traces at a client.
+`optimizers` moves Trees at the server, in NumPy and float64. These compute with operators alone, and so become part of a graph that
+TensorFlow or JAX traces at a client.
 """
 
 from __future__ import annotations

@@ -78,6 +78,8 @@ def test_composed_federated_averaging_has_tffs_values() -> None:
     assert after(composed(UnweightedMeanFactory().create(TREE)), 2) == pytest.approx([-1.144, -0.032001, 1.112], abs=1e-5)
     adam = composed(finalizer=apply_optimizer_finalizer(Optimizer("adam"), learning_rate=0.1))
     assert after(adam, 2) == pytest.approx([-0.199778, -0.199464, 0.199887], abs=1e-5)
+    with pytest.raises(ConfigError, match="a server's learning rate is one number"):
+        apply_optimizer_finalizer(learning_rate=Inverse(0.1))  # type: ignore[arg-type]  # its first value would stand for all
     momentum = composed(finalizer=apply_optimizer_finalizer(Optimizer("sgd", momentum=0.9)))
     assert after(momentum, 2) == pytest.approx([-3.276, -1.954667, 1.321333], abs=1e-6)
     scheduled = composed(client_lr=Inverse(0.1))

@@ -20,6 +20,7 @@ from hansa.core.task import Signal
 from hansa.core.trees import Tree
 from hansa.data.federated import FederatedRows
 from hansa.errors import ConfigError
+from hansa.learning.composed import numbers
 from hansa.learning.fedavg import fedavg
 from hansa.learning.fedopt import fedopt
 from hansa.learning.rounds import Rounds
@@ -63,6 +64,11 @@ def test_the_state_has_the_aggregators_state_and_the_round_its_measurements() ->
     assert [each["aggregator/clipped_count"] for each in told] == [2, 2, 2]
     assert outcome.state.aggregator["clipping_norm"]["current_estimate"] == pytest.approx(np.exp(0.3))
     assert np.linalg.norm(flat(outcome.model)) <= sum(norms)
+
+
+def test_what_is_measured_and_is_no_number_is_left_out_of_the_metrics() -> None:
+    told = {"loss": np.float32(0.5), "phase": np.complex64(1j), "name": np.str_("a"), "line": np.zeros(2), "in": {"n": np.int64(3)}}
+    assert numbers(told, "result") == {"in/n": 3.0, "loss": 0.5}
 
 
 def test_an_aggregators_state_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path: Path) -> None:

@@ -351,6 +351,8 @@ def test_client_ids_travel_and_the_data_is_made_at_the_client() -> None:
     assert str(flat.dataset_computation.type_signature) == "(str -> <x=float32[?,784],y=int32[?,1]>*)"
     assert sum(1 for _ in data.create_tf_dataset_from_all_clients()) == 4
     assert sum(1 for _ in flat.create_tf_dataset_from_all_clients()) == 3
+    labels = data.preprocess(lambda ds: ds.filter(lambda e: e["label"] > 0)).create_tf_dataset_from_all_clients()
+    assert sorted(int(each["label"]) for each in labels) == [1, 2]  # how many there are is not known beforehand; of "a" none
     with pytest.raises(KeyError, match="no client is called 'c'"):
         data.create_tf_dataset_for_client("c")
     train, test = tff.simulation.datasets.ClientData.train_test_client_split(data, 1)

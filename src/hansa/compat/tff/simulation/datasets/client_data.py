@@ -92,8 +92,10 @@ class ClientData:
         import tensorflow as tf
 
         every = list(self.datasets(seed=seed))
-        if all(leaf.shape.is_fully_defined() for leaf in tf.nest.flatten(every[0].element_spec)):  # a chain of hundreds is slow
-            tables = [each.batch(max(1, int(each.cardinality()))).get_single_element() for each in every]
+        sizes = [int(each.cardinality()) for each in every]  # below 0: not known, as of what was filtered
+        whole = all(leaf.shape.is_fully_defined() for leaf in tf.nest.flatten(every[0].element_spec))
+        if whole and min(sizes) > 0:  # a chain of hundreds is slow
+            tables = [each.batch(size).get_single_element() for each, size in zip(every, sizes, strict=True)]
             return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *tables))
         return functools.reduce(lambda one, other: one.concatenate(other), every)
 

@@ -17,7 +17,7 @@ from hansa.core.plan import Stage
 from hansa.core.task import Block, Shareable
 from hansa.core.trees import Array, Spec
 from hansa.core.types import FederatedType, StructType, TensorType, Type
-from hansa.core.values import pack, unpack
+from hansa.core.values import unpack
 from hansa.errors import SpecError, UpdateError
 
 
@@ -193,7 +193,10 @@ class _SecureSum(_Sum):
     def add(self, reply: Shareable) -> None:
         if self.reduce.kind != "federated_secure_modular_sum":
             spread(self._check, self.checked(reply), self.start)
-        super().add(reply)
+            return super().add(reply)
+        rest = spread(_rest, self.checked(reply), self.start)
+        self.total = rest if self.total is None else spread(_rest, each(np.add, self.total, rest), self.start)
+        return None
 
     def _check(self, array: Array, bound: Any) -> Array:
         most = (1 << int(bound)) - 1 if self.reduce.kind == "federated_secure_sum_bitwidth" else int(bound)
@@ -202,11 +205,9 @@ class _SecureSum(_Sum):
             raise SpecError(f"{self.reduce.kind} cannot hold this", path=self.label, expected=f"0..{most}", got=got)
         return array
 
-    def finish(self) -> Any:
-        total = super().finish()
-        if self.reduce.kind != "federated_secure_modular_sum":
-            return total
-        return unpack(spread(lambda a, m: np.asarray(a % a.dtype.type(m)), pack(total), self.start), self.kind)
+
+def _rest(array: Array, modulus: Any) -> Array:
+    return np.asarray(array % array.dtype.type(modulus), np.uint64)  # two of them add up to less than 2^64
 
 
 def spread(fn: Callable[[Array, Any], Array], packed: Any, bound: Any) -> Any:

@@ -273,6 +273,8 @@ def _reduced_tensor(node: Reduce, arrays: Sequence[Array], weights: Sequence[flo
         for i, array in enumerate(arrays):
             if array.size and not (array.min() >= 0 and array.max() <= most):
                 raise SpecError(f"{node.kind} cannot hold this", path=f"client {i}", expected=f"0..{most}", got=array)
+    if node.kind == "federated_secure_modular_sum":
+        return _modular(arrays, dtype.type(bound))
     wide = dtype if dtype.kind in "iu" else np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         weighted = node.weight is not None
@@ -282,9 +284,15 @@ def _reduced_tensor(node: Reduce, arrays: Sequence[Array], weights: Sequence[flo
             total += term
         if node.kind == "mean":
             total /= np.float64(sum(weights))
-        if node.kind == "federated_secure_modular_sum":
-            total %= dtype.type(bound)
     return total.astype(dtype)
+
+
+def _modular(arrays: Sequence[Array], modulus: Any) -> Array:
+    """The sum modulo a number of the arrays' dtype: what is carried on is below it, and never wraps."""
+    total = np.zeros(arrays[0].shape, np.uint64)
+    for array in arrays:
+        total = (total + (array % modulus).astype(np.uint64)) % np.uint64(modulus)
+    return total.astype(arrays[0].dtype)
 
 
 def _aggregated(node: Reduce, packed: Sequence[Any], weights: Sequence[float], start: Any) -> Any:

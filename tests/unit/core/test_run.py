@@ -9,13 +9,20 @@ from hansa.aggregation.exact import ExactMean, FixedPoint
 from hansa.aggregation.mean import Mean
 from hansa.core.computation import federated_computation
 from hansa.core.executor import FunctionExecutor
-from hansa.core.intrinsics import federated_aggregate, federated_broadcast, federated_map, federated_mean, federated_sum
+from hansa.core.intrinsics import (
+    federated_aggregate,
+    federated_broadcast,
+    federated_map,
+    federated_mean,
+    federated_secure_modular_sum,
+    federated_sum,
+)
 from hansa.core.protocols import Replies
 from hansa.core.round import Policy
 from hansa.core.run import Unmet, run
 from hansa.core.task import Failure, FLContext, Reply, Shareable, Signal, Task
 from hansa.core.trees import Spec, Tree
-from hansa.core.types import Clients, Server
+from hansa.core.types import CLIENTS, Clients, FederatedType, Server
 from hansa.errors import QuorumError, SpecError, TraceError, UpdateError
 
 
@@ -93,6 +100,16 @@ def test_a_task_carries_the_broadcast_the_round_and_what_is_expected_back() -> N
     assert list(task.shareable.body) == ["model"]
     (expect,) = task.expect
     assert (expect.path, expect.spec, expect.weight, expect.weight_cap) == ("delta", Spec.of(MODEL), "weight", 5.0)
+
+
+@pytest.mark.parametrize(("values", "rest"), [([2**30] * 3, 2**30 + 1), ([-1, 0, 0], 2**31 - 2)])
+def test_a_modular_sum_does_not_wrap_on_the_way(values: list[int], rest: int) -> None:
+    @federated_computation(FederatedType({"n": np.int32}, CLIENTS))
+    def total(x: Any) -> Any:
+        return federated_secure_modular_sum(x, 2**31 - 1)
+
+    held: Any = [{"n": np.int32(value)} for value in values]
+    assert run(total, Sites(held, total)).result == {"n": rest} == total(held)
 
 
 def test_only_the_chosen_slots_are_asked() -> None:

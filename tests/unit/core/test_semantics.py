@@ -79,6 +79,7 @@ RESULTS: list[tuple[str, Any, tuple[Any, ...], Any]] = [
     ("secure bits", fc(lambda x: federated_secure_sum_bitwidth(x, 8), INTS), ([1, 2],), i32(3)),
     ("secure bits at the edge", fc(lambda x: federated_secure_sum_bitwidth(x, 4), INTS), ([15, 15],), i32(30)),
     ("secure modular", fc(lambda x: federated_secure_modular_sum(x, 8), INTS), ([5, 6],), i32(3)),
+    ("secure modular, wide", fc(lambda x: federated_secure_modular_sum(x, 2**31 - 1), INTS), ([2**30] * 3,), i32(2**30 + 1)),
     ("sequence sum", fc(lambda s: sequence_sum(s), SequenceType(i32)), ([1, 2, 3],), i32(6)),
     ("sequence map", fc(lambda s: sequence_map(tenfold, s), SequenceType(f32)), ([1, 2],), [f32(10), f32(20)]),
     ("sequence reduce", fc(lambda s: sequence_reduce(s, 0.5, plus), SequenceType(i32)), ([1, 2],), f32(3.5)),

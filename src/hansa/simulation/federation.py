@@ -92,7 +92,14 @@ class SimulatedFederation:
         return _Asked(self, sent, asked, policy, self.journal.seq)
 
     def exchange(self) -> SimulatedExchange:
-        """Requests to single sites. They are not kept in the journal: a resumed workflow asks all of them again."""
+        """Requests to single sites. They are not kept in the journal: a resumed workflow asks all of them again.
+
+        Raises:
+            ConfigError: replies should be spoiled or kept, which those of rounds alone are.
+        """
+        if self.faults.bad or self.keep is not None:
+            path = "faults.bad" if self.faults.bad else "keep_updates"
+            raise ConfigError("replies to single requests are neither spoiled nor kept", path=path, hint="leave it out")
         return SimulatedExchange(self)
 
     def checkpoint(self, round: int, state: Tree, notes: Mapping[str, Any]) -> None:  # noqa: A002  the protocol's word

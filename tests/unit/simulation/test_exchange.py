@@ -47,6 +47,11 @@ def test_answers_come_in_the_order_of_their_times_and_a_site_does_one_thing_afte
     assert asked.traffic == {"bytes_up": 24, "bytes_down": 24}
 
 
+def test_what_would_not_be_done_to_replies_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"neither spoiled nor kept; at path faults\.bad"):
+        federation(Faults(bad=0.5)).exchange()
+
+
 def test_what_is_dropped_is_not_done_and_what_fails_is_told_as_a_failure() -> None:
     exchange = federation().exchange()
     dropped = exchange.send(Task("add", Shareable({"n": np.array(1)})), 0)

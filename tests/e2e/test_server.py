@@ -316,6 +316,8 @@ def test_a_result_brings_its_blob_which_is_on_record_only_when_it_is_what_it_say
         faults += [(own + blob, len(own + blob) + 1, 400), (own + blob, "-1", 400), (own + blob, 0, 400)]
         for content, size, status in faults:
             assert sent(content, size).status_code == status, (size, status)
+        endless = one.caller.ask("POST", "/v1/results", content=own + b" " * (3 << 20))  # without the header: no stream
+        assert endless.status_code == 413, endless.text
         huge = msgspec.structs.replace(result, blob_bytes=messages.INSIDE + 1)
         assert sent(messages.encode(huge) + bytes(messages.INSIDE + 1), len(messages.encode(huge))).json()["code"] == "input"
         assert not any(event["kind"] == "result" for event in lea.get(f"/api/runs/{run}/events?hold_s=0")["events"])

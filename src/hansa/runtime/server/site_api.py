@@ -260,7 +260,7 @@ def ranged(content: Any, begin: int, end: int, size: int) -> Stream:
     return Stream(content, status_code=206 if part else 200, media_type=_BINARY, headers=headers)
 
 
-@post("/v1/results", request_max_body_size=None)
+@post("/v1/results")
 async def results(request: Asked) -> Response[bytes]:
     """What becomes of a result, whose blob may come with it."""
     people, asker = _site(request)

@@ -71,16 +71,18 @@ class Line:
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError) as error:
             self._told_why(error)
         answer = self._answered()
-        if answer.length is None or answer.length > limit:
+        if answer.length is not None and answer.length > limit:
             raise http.client.HTTPException(f"an answer of {answer.length} bytes, where at most {limit} are expected")
-        taken = memoryview(bytearray(answer.length))
+        taken = memoryview(bytearray(limit + 1 if answer.length is None else answer.length))  # a proxy may send it in chunks
         done = 0
         while done < len(taken) and (size := answer.readinto(taken[done:])) > 0:
             done += size
-        if done < len(taken):
-            raise http.client.IncompleteRead(b"", len(taken) - done)
+        if answer.length:
+            raise http.client.IncompleteRead(b"", answer.length)
+        if done > limit:
+            raise http.client.HTTPException(f"an answer of more than {limit} bytes, the most that is expected")
         answer.read()  # its end, so that the connection serves again
-        return Answer(answer.headers.get(OWN), taken)
+        return Answer(answer.headers.get(OWN), taken[:done])
 
     def put(
         self, path: str, headers: Mapping[str, str], handle: int, begin: int, end: int, *, moved: Callable[[int], None]

@@ -47,7 +47,8 @@ class Behaviour:
     cut: after so many bytes of a download the connection breaks. corrupt: whether a byte of a download is changed. deaf: whether an
     upload's chunk is taken in and never answered. hang_up: after so many bytes of an upload the connection breaks. stall: in the
     middle of a download nothing comes until this is set. refuse: problems that are answered instead, by path. says: what is
-    answered to messages instead, with its encoding. posted: how long the messages were, in bytes.
+    answered to messages instead, with its encoding. posted: how long the messages were, in bytes. chunks: whether answers come in
+    chunks, without their length, as some proxies send them.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Behaviour:
     refuse: list[tuple[str, Problem]] = field(default_factory=list)
     says: list[tuple[bytes, str]] = field(default_factory=list)
     posted: list[int] = field(default_factory=list)
+    chunks: bool = False
     ahead_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     served_bytes: int = 0
@@ -77,8 +79,11 @@ def _handler(how: Behaviour) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header(*(("Transfer-Encoding", "chunked") if how.chunks else ("Content-Length", str(len(content)))))
             self.end_headers()
+            if how.chunks:
+                halves = content[: len(content) // 2], content[len(content) // 2 :]
+                content = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in halves if each) + b"0\r\n\r\n"
             if self.command != "HEAD":
                 self.wfile.write(content)
 

@@ -12,7 +12,7 @@ from tests.unit.runtime.transport.peers import Behaviour, credentials, make_kits
 
 from hansa.errors import IdentityError, InputError, RefusedError, StorageError, UnreachableError
 from hansa.runtime.config import load_kit
-from hansa.runtime.protocol.messages import CHUNK, Ack, Problem, Result
+from hansa.runtime.protocol.messages import CHUNK, INSIDE, JSON_LIMIT, Ack, Problem, Result, encode
 from hansa.runtime.store.blobs import FileBlobs
 from hansa.runtime.transport.blobs import download, size_of, upload
 from hansa.runtime.transport.http import ANSWER_LIMIT, Connection
@@ -213,6 +213,24 @@ def test_an_answer_is_held_only_up_to_its_limit_and_never_unpacked(
         assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_an_answer_that_a_proxy_sends_in_chunks_is_taken_and_held_to_its_limit(
+    kits: Path, address: str, how: Behaviour
+) -> None:
+    how.chunks = True
+    own = encode(Ack(outcome="accepted"))
+    how.says = [(own, "identity"), (own, "identity"), (b" " * (JSON_LIMIT + INSIDE + 1), "identity")]
+    found: list[tuple[Ack, memoryview]] = []
+
+    async def carry(connection: Connection) -> None:
+        for _ in range(2):
+            found.append(await connection.carry("POST", "/v1/results", Ack, content=lambda: b"{}x", own=2))
+
+    run(kits, address, carry)
+    assert [(said.outcome, bytes(rest)) for said, rest in found] == [("accepted", b"")] * 2
+    with pytest.raises(UnreachableError):
+        run(kits, address, lambda c: c.carry("POST", "/v1/results", Ack), retry=False)  # type: ignore[arg-type,return-value]
 
 
 def test_a_token_that_the_server_has_forgotten_is_renewed_once(kits: Path, address: str, how: Behaviour) -> None:

@@ -61,7 +61,7 @@ def pack(value: object, headers: Mapping[str, core.Header] | None = None, *, cop
 
 
 def unpack(message: core.Shareable) -> Any:
-    """The value in a message. Its arrays are the caller's to change.
+    """The value in a message. Its arrays are the caller's to change; each stands in one place, so that nothing is multiplied.
 
     Raises:
         SpecError: it is no such message.
@@ -69,7 +69,7 @@ def unpack(message: core.Shareable) -> Any:
     content, arrays = message.body.get(_CONTENT), message.body.get(_ARRAYS)
     if not isinstance(content, np.ndarray) or not isinstance(arrays, Mapping):
         raise SpecError("not a message of a FLARE app", got=sorted(message.body), expected=f"{_CONTENT} and {_ARRAYS}")
-    return _read(content.tobytes(), arrays)
+    return _read(content.tobytes(), dict(arrays))
 
 
 def to_bytes(value: object) -> bytes:
@@ -128,13 +128,14 @@ def _nested(code: int, value: object) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, msgspec.msgpack.encode(value))
 
 
-def _read(content: bytes, arrays: Mapping[str, Any], depth: int = 0) -> Any:
+def _read(content: bytes, arrays: dict[str, Any], depth: int = 0) -> Any:
+    """The value in the bytes; the arrays that it has are taken out of `arrays`."""
     if depth > _DEPTH:
         raise SpecError("containers lie too deep in each other", expected=f"at most {_DEPTH}")
 
     def special(code: int, data: memoryview) -> Any:
         if code in (_ARRAY, _SCALAR):
-            array = np.asarray(arrays[bytes(data).decode()])
+            array = np.asarray(arrays.pop(bytes(data).decode()))
             if code == _SCALAR:
                 return array[()]
             return array if array.flags.writeable else array.copy()

@@ -114,3 +114,11 @@ def test_an_array_that_goes_to_several_is_copied_once_until_it_changes() -> None
     assert (first is second, third is first, first[0, 0], third[0, 0]) == (True, False, 0.0, 1.0)
     turned = copies.of(array.T)
     assert turned.tolist() == array.T.tolist()
+
+
+def test_an_array_that_is_named_twice_is_refused_before_it_is_copied() -> None:
+    message = wire.pack([np.zeros(4), np.ones(4)])
+    content = np.asarray(message.body["content"]).tobytes()
+    twice = {**message.body, "content": np.frombuffer(content.replace(b"1", b"0"), np.uint8)}
+    with pytest.raises(SpecError, match="not a message"):
+        wire.unpack(core.Shareable(twice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,7 +16,15 @@ from safetensors.numpy import load_file
 from tests.e2e.flare_apps import APPS, GOLDEN, app, flow, sag, validated
 
 from hansa.cli import main
+from hansa.compat.flare import wire
+from hansa.compat.flare.apis.event_type import EventType
+from hansa.compat.flare.apis.fl_constant import FedEventHeader
+from hansa.compat.flare.apis.shareable import Shareable
+from hansa.compat.flare.app_common.app_event_type import AppEventType
 from hansa.compat.flare.job import Sites, job
+from hansa.compat.flare.site import AppExecutor
+from hansa.core import executor as ours
+from hansa.core import task as core
 from hansa.errors import RunError
 from hansa.simulation.engine import Result, simulate
 from hansa.simulation.faults import Faults
@@ -219,3 +228,52 @@ def test_an_app_that_brings_torch_trains_the_same_model_where_torch_was_loaded_b
     subprocess.run([*command, "--out", str(tmp_path / "fresh")], check=True, capture_output=True, timeout=100)
     fresh = load_file(tmp_path / "fresh" / "model.safetensors")
     assert fresh["layers.0.weight"].tobytes() == np.asarray(loaded.model["layers.0.weight"]).tobytes()
+
+
+class Hostile(ours.Executor):
+    """Site 1 answers nonsense of several kinds, site 2 tells events that are not its to tell; the others do as the app says."""
+
+    def __init__(self, app: AppExecutor) -> None:
+        self._app, self._times = app, 0
+
+    def execute(
+        self, task_name: str, shareable: core.Shareable, fl_ctx: core.FLContext, abort_signal: core.Signal
+    ) -> core.Shareable:
+        said = wire.unpack(self._app.execute(task_name, shareable, fl_ctx, abort_signal))
+        if fl_ctx.slot == 0:
+            nonsense = ({"result": 1}, {**said, "props": {3: "x"}}, {**said, "events": ["x"]}, {**said, "result": bare()})
+            self._times += 1
+            return wire.pack(nonsense[self._times % 4]) if self._times % 5 else core.Shareable({"content": np.zeros(2)})
+        if fl_ctx.slot == 1:
+            names = (EventType.FATAL_SYSTEM_ERROR, EventType.END_RUN, AppEventType.ROUND_DONE)
+            return wire.pack({**said, "events": [told(each) for each in names]})
+        return wire.pack(said)
+
+    def close(self) -> None:
+        self._app.close()
+
+
+def bare() -> Shareable:
+    """A shareable whose headers are none."""
+    made = Shareable()
+    made["__headers__"] = 7
+    return made
+
+
+def told(event: str) -> Shareable:
+    made = Shareable()
+    made.set_header(FedEventHeader.EVENT_TYPE, event)
+    return made
+
+
+def test_a_site_that_answers_nonsense_or_tells_the_framework_s_own_events_ends_nothing(tmp_path: Path) -> None:
+    honest = job(app(tmp_path / "app", "NPTrainer", [sag(6)]), workspace=tmp_path / "work")
+    assert isinstance(honest.executor, AppExecutor)
+    result = simulate(dataclasses.replace(honest, executor=Hostile(honest.executor)), Sites.of(3))
+    assert array(result) == (np.arange(1, 10).reshape(3, 3) + 6).tolist()
+    assert [(line["round"], sorted(line["sites"])) for line in result.metrics] == [
+        (number, ["site-2", "site-3"]) for number in range(1, 7)
+    ]
+    diary = (tmp_path / "work/server/run_1/app_server/diary.txt").read_text().split()
+    counts = [diary.count(each) for each in ("_end_run", "_round_done", "_fatal_system_error")]
+    assert counts == [1, 6 + 7, 0]  # it is told with each answer, the last one's too, and makes no round

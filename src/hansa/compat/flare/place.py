@@ -26,6 +26,9 @@ from hansa.files import storage_error
 RUN_NUMBER: Final = 1
 SERVER: Final = "server"
 _PARTS: Final = ("config", "custom", "resources")
+_OWN: Final = frozenset(
+    str(each) for name, each in vars(EventType).items() if name.isupper() and not name.endswith("_LOG_AVAILABLE")
+)  # begin, end and stop a run, and its tasks
 _LOG: Final = logging.getLogger("hansa.flare")
 
 
@@ -121,8 +124,12 @@ class Place(EngineSpec):
         return time.time()
 
     def hear(self, events: Sequence[Shareable], origin: str) -> None:
-        """Tell events here that came from another place."""
+        """Tell events here that came from another place; those by which the framework itself goes happen here or not at all."""
         for each in events:
+            name = str(each.get_header(FedEventHeader.EVENT_TYPE))
+            if name in _OWN:
+                _LOG.warning("event.refused event=%s origin=%s why=%r", name, origin, "the framework's own")
+                continue
             with self.new_context() as fl_ctx:
                 fl_ctx.put(FLContextKey.EVENT_DATA, each)
                 fl_ctx.put(FLContextKey.EVENT_SCOPE, EventScope.FEDERATION)
@@ -130,7 +137,7 @@ class Place(EngineSpec):
                 peer = FLContext()
                 peer.put("__identity_name__", origin, private=False)
                 fl_ctx.set_peer_context(peer)
-                self.fire_event(str(each.get_header(FedEventHeader.EVENT_TYPE)), fl_ctx)
+                self.fire_event(name, fl_ctx)
 
     def filtered(self, result: Shareable, task: str, chains: Any, fl_ctx: FLContext, *, before: str, after: str) -> Shareable:
         """What goes on after the filters of a task, with the events around them. Raises what a filter raises."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 from hansa.compat.flare import wire
 from hansa.compat.flare.apis.client import Client
 from hansa.compat.flare.apis.event_type import EventType
-from hansa.compat.flare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedTopic, ReturnCode
+from hansa.compat.flare.apis.fl_constant import EventScope, FedEventHeader, FLContextKey, ReservedTopic, ReturnCode
 from hansa.compat.flare.apis.impl.controller import Controller
 from hansa.compat.flare.apis.server_engine_spec import ServerEngineSpec
 from hansa.compat.flare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
@@ -20,11 +21,11 @@ from hansa.compat.flare.mapping import mapped
 from hansa.compat.flare.place import SERVER, Place, logged, peer_context
 from hansa.compat.flare.results import Results
 from hansa.compat.flare.seeds import seed_all
-from hansa.compat.flare.site import TASK_ID, WORKFLOW
+from hansa.compat.flare.site import TASK_ID
 from hansa.core.protocols import Arrived, Exchange, Exchanging, Federation
 from hansa.core.rng import generator
-from hansa.core.task import Failure, Task
-from hansa.errors import ConfigError, RunError
+from hansa.core.task import Failure, Reply, Task
+from hansa.errors import ConfigError, RunError, SpecError
 
 _LOG: Final = logging.getLogger("hansa.flare")
 _CODES: Final = {"lost": ReturnCode.COMMUNICATION_ERROR, "refused": ReturnCode.TASK_UNSUPPORTED}
@@ -76,7 +77,7 @@ class Server(Place, ServerEngineSpec):
         self._slots = {name: slot for slot, name in enumerate(federation.sites)}
         self._clients = {name: Client(name, f"token-{slot}") for name, slot in self._slots.items()}
         self._idle = list(self._clients)  # whoever was free first asks first
-        self._out: dict[int, tuple[str, str, str]] = {}  # request -> client, task, id
+        self._out: dict[int, tuple[str, str, str, str]] = {}  # request -> client, task, id, workflow
         self._begun: set[str] = set()
         self._gone: dict[str, str] = {}
         self._stopped = ""
@@ -133,8 +134,10 @@ class Server(Place, ServerEngineSpec):
         self.ask_to_stop(reason)
 
     def fire_event(self, event_type: str, fl_ctx: Any) -> None:
+        local = fl_ctx.get_prop(FLContextKey.EVENT_SCOPE, EventScope.LOCAL) == EventScope.LOCAL
         super().fire_event(event_type, fl_ctx)
-        self.results.heard(event_type, fl_ctx)
+        if local:  # what a site tells is no word on the run's rounds and models
+            self.results.heard(event_type, fl_ctx)
 
     def advance(self, least: float | None = None) -> bool:
         """Let the run go on by one thing, tasks that end or else the next result or time; whether there was one.
@@ -165,7 +168,7 @@ class Server(Place, ServerEngineSpec):
 
     def abort_client_tasks(self, ids: list[str]) -> None:
         """Tell the clients that have these tasks to stop."""
-        for number in [number for number, (_, _, task_id) in self._out.items() if task_id in ids]:
+        for number in [number for number, (_, _, task_id, _) in self._out.items() if task_id in ids]:
             client = self._out.pop(number)[0]
             self._exchange.drop(number)
             self._idle.append(client)
@@ -206,11 +209,11 @@ class Server(Place, ServerEngineSpec):
     def _send(self, client: str, name: str, task_id: str, data: Shareable, props: dict[str, Any]) -> None:
         data.set_header(ReservedHeaderKey.WORKFLOW, self._flow_id)
         content = {"task": data, "props": props, "events": self._events_for(client)}
-        message = wire.pack(content, {TASK_ID: task_id, WORKFLOW: self._flow_id}, copy=self._copies)
+        message = wire.pack(content, {TASK_ID: task_id}, copy=self._copies)
         number = data.get_header("current_round")
         task = Task(name, message, number + 1 if isinstance(number, int) else 0)
         self._begun.add(client)
-        self._out[self._exchange.send(task, self._slots[client])] = (client, name, task_id)
+        self._out[self._exchange.send(task, self._slots[client])] = (client, name, task_id, self._flow_id)
 
     def _events_for(self, client: str) -> list[Shareable]:
         """The events that are told at a client with the next message: each once."""
@@ -220,19 +223,18 @@ class Server(Place, ServerEngineSpec):
 
     def _take(self, arrived: Arrived) -> None:
         """What came of a request."""
-        client, name, task_id = self._out.pop(arrived.number)
-        reply = arrived.reply
-        if reply.failure is None:
-            answer = wire.unpack(reply.shareable)
-            result, props = answer["result"], answer["props"]
-            if answer["panic"]:
-                self._gone[client] = answer["panic"]
-            self.hear(answer["events"], client)
+        client, name, task_id, flow = self._out.pop(arrived.number)
+        answer = _answered(arrived.reply)
+        if isinstance(answer, Failure):
+            result, props = _failed(answer, client, name), {}
         else:
-            result, props = _failed(reply.failure, client, name), {}
+            result, props = answer.result, answer.props
+            if answer.panic:
+                self._gone[client] = answer.panic
+            self.hear(answer.events, client)
         if client not in self._gone:
             self._idle.append(client)
-        if self._flow is None or (reply.failure is None and reply.shareable.headers.get(WORKFLOW) != self._flow_id):
+        if self._flow is None or flow != self._flow_id:
             _LOG.info("result.dropped site=%s task=%s why=%r", client, name, "its workflow is over")
             return
         self._submit(client, name, task_id, result, {**props, "__identity_name__": client})
@@ -263,9 +265,40 @@ class Server(Place, ServerEngineSpec):
         while self._out:
             arrived = self._exchange.next()
             if arrived is not None and arrived.number in self._out:
-                client, _, _ = self._out.pop(arrived.number)
-                if arrived.reply.failure is None:
-                    self.hear(wire.unpack(arrived.reply.shareable)["events"], client)
+                client = self._out.pop(arrived.number)[0]
+                if not isinstance(answer := _answered(arrived.reply), Failure):
+                    self.hear(answer.events, client)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a site answers: a result, what it has made public, its events, and why it leaves the run, if it does."""
+
+    result: Shareable
+    props: dict[str, Any]
+    events: list[Shareable]
+    panic: str
+
+
+def _answered(reply: Reply) -> _Answer | Failure:
+    """The parts of an answer; a failure, if there is none, or if it is not what a site of an app sends: that is no run's end."""
+    if reply.failure is not None:
+        return reply.failure
+    try:
+        found = wire.unpack(reply.shareable)
+    except SpecError as error:
+        return Failure(error.code, str(error), error.path)
+    match found:
+        case {"result": Shareable() as result, "props": dict() as props, "events": list() as events, "panic": str() as panic}:
+            if all(isinstance(each, str) for each in props) and all(_sound(each) for each in (result, *events)):
+                return _Answer(result, props, events, panic)
+    return Failure("spec", "the answer has not the parts that a site of an app sends")
+
+
+def _sound(each: object) -> bool:
+    """Whether it is a message of an app: with headers, and cookies if there are any, in dicts."""
+    headers = each.get(ReservedHeaderKey.HEADERS) if isinstance(each, Shareable) else None
+    return isinstance(headers, dict) and isinstance(headers.get(ReservedHeaderKey.COOKIE_JAR), dict | None)
 
 
 def _failed(failure: Failure, client: str, task: str) -> Shareable:

@@ -25,7 +25,7 @@ from hansa.core import executor as ours
 from hansa.core import task as core
 from hansa.errors import ConfigError
 
-TASK_ID, WORKFLOW = "task_id", "workflow"  # plain headers of the message
+TASK_ID: Final = "task_id"  # a plain header of the message
 DATA_ROOT: Final = "data_root"  # the prop with what the site's [data] gives for the label `flare`: a path, as a rule
 _LOG: Final = logging.getLogger("hansa.flare")
 
@@ -58,7 +58,7 @@ class AppExecutor(ours.Executor):
         given, headers = wire.unpack(shareable), shareable.headers
         with one_thread():
             answer = site.serve(task_name, str(headers.get(TASK_ID, "")), given, Linked(abort_signal), fl_ctx)
-        return wire.pack(answer, {TASK_ID: headers.get(TASK_ID, ""), WORKFLOW: headers.get(WORKFLOW, "")})
+        return wire.pack(answer)
 
     def close(self) -> None:
         """Forget the app's code."""

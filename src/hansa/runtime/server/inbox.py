@@ -153,9 +153,7 @@ class Inbox:
             raise InputError(
                 "the result's blob is not here", path=result.blob[:64], expected=f"{result.blob_bytes} bytes", hint=hint
             )
-        self._answering[key] = committing = self.begin({stream_of(result.run): [verdict]})
-        committing.add_done_callback(lambda _: self._answering.pop(key, None))
-        await asyncio.shield(committing)
+        await asyncio.shield(self._answer(key, verdict))
         return Ack(outcome="accepted")
 
     async def open(self, run: Run, asked: link.Open, absent: Participates) -> link.Step:
@@ -194,15 +192,16 @@ class Inbox:
             await self.commit({stream_of(run.id): [*entries, *instead]})
 
     def lose(self, site: str, why: str) -> None:
-        """Give up what the site was asked."""
+        """Give up what the site was asked; what is being given up, or answered, is not given up again."""
         for run in self.book.runs.values():
             slot = run.slot_of(site)
             if slot is None or run.over:
                 continue
             for step in run.steps.values():
                 asked = step.asked.get(slot)
-                if asked is not None and asked.state == "out" and (run.id, step.seq, slot) not in self._answering:
-                    self.begin({stream_of(run.id): [_lost(step, slot, asked.attempt, why)]})
+                key = (run.id, step.seq, slot)
+                if asked is not None and asked.state == "out" and key not in self._answering:
+                    self._answer(key, _lost(step, slot, asked.attempt, why))
 
     def give_up(self, name: str, site: str, seq: int, why: str) -> None:
         """Give up what a site that is there was asked in one step."""
@@ -211,7 +210,13 @@ class Inbox:
         asked = step.asked.get(slot) if step is not None and slot is not None else None
         if step is not None and asked is not None and asked.state == "out" and (name, seq, asked.slot) not in self._answering:
             lost = _lost(step, asked.slot, asked.attempt, why)
-            self.begin({stream_of(name): [Entry(lost.kind, {**lost.data, "site": site, "stalled": True})]})
+            self._answer((name, seq, asked.slot), Entry(lost.kind, {**lost.data, "site": site, "stalled": True}))
+
+    def _answer(self, key: tuple[str, int, int], entry: Entry) -> asyncio.Future[list[Event]]:
+        """Put on record what came of what a site was asked: one thing at a time."""
+        self._answering[key] = committing = self.begin({stream_of(key[0]): [entry]})
+        committing.add_done_callback(lambda _: self._answering.pop(key, None))
+        return committing
 
     def hang_up(self) -> None:
         """Answer all that is held: the server stops."""

@@ -60,6 +60,7 @@ class Door:
         self.policy: Policy = read_policy(kit.policy, kit.project_key)
         self.document = kit.policy  # the policy as the project signed it, for sites to check
         self._stamp = self._file_stamp()
+        self._untold: list[Entry] = []  # of the roster, and not on record yet
         self.on_roster: Callable[[], None] = lambda: None
         self._enrolling = asyncio.Lock()  # a ticket is looked at, and its use committed, by one request at a time
         self.certified: dict[str, float] = {}  # sites, and until when: as they last asked for a token
@@ -181,20 +182,27 @@ class Door:
 
     async def _look(self) -> None:
         stamp = self._file_stamp()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._untold += self._taken()
+        if self._untold:  # what cannot be put on record, the disk being full, is tried again with the next look
+            told = list(self._untold)
+            await self._inbox.commit({PROJECT: told})
+            del self._untold[: len(told)]
+
+    def _taken(self) -> list[Entry]:
+        """Take in the roster's file; what is to be put on record of it. A revocation bites whether or not that can be."""
         path = self._kit.folder / POLICY_FILE
         try:
             document = path.read_bytes()
             policy = read_policy(document, self._kit.project_key, newer_than=self.policy)
         except (HansaError, OSError) as error:
-            await self._inbox.commit({PROJECT: [Entry("policy.refused", {"reason": str(error)[:500]})]})
-            return
-        if policy.version > self.policy.version:
-            self.policy, self.document = policy, document
-            self.on_roster()  # first: a revocation bites though the disk be full
-            await self._inbox.commit({PROJECT: [Entry("policy.taken", {"version": policy.version})]})
+            return [Entry("policy.refused", {"reason": str(error)[:500]})]
+        if policy.version <= self.policy.version:
+            return []
+        self.policy, self.document = policy, document
+        self.on_roster()
+        return [Entry("policy.taken", {"version": policy.version})]
 
     def _file_stamp(self) -> tuple[int, int]:
         try:

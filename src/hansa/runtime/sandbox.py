@@ -201,7 +201,7 @@ def _be_alone() -> None:
     if (init := os.fork()) != 0:
         _, status = os.waitpid(init, 0)
         code = os.waitstatus_to_exitcode(status)
-        if (number := -code if code < 0 else code - _SIGNALLED) > 0:
+        if (number := -code if code < 0 else code - _SIGNALLED) in signal.valid_signals():
             signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
             os.kill(os.getpid(), number)
         os._exit(code)

@@ -63,6 +63,15 @@ def test_a_strict_worker_writes_in_its_folder_and_nowhere_else(tmp_path: Path) -
     assert probe(tmp_path, "strict", text) == ["done", "done", denied, denied, denied, denied, "done"]
 
 
+@pytest.mark.parametrize(("end", "code"), [("os._exit(255)", 255), ("os._exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_strict_worker_ends_as_its_code_does(tmp_path: Path, end: str, code: int) -> None:
+    command = [sys.executable, "-c", dedent(START) + end, "strict", str(tmp_path), *[str(tmp_path)] * 2, "0", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode == 77:
+        pytest.skip(f"this kernel forbids it: {done.stdout.strip()}")
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_a_strict_worker_ends_what_it_has_started_and_nothing_else(tmp_path: Path) -> None:
     if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6:
         pytest.skip("this kernel's Landlock does not hold signals back: Linux 6.12 does")

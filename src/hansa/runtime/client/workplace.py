@@ -33,6 +33,7 @@ from hansa.runtime.store.untrusted import take_file
 from hansa.runtime.transport.blobs import download, size_of, upload
 
 LIVES: Final = 3  # of a worker, in which one task must be done
+HELD: Final = 4  # small blobs that came with messages and wait for their tasks
 _LOG: Final = logging.getLogger("hansa.site")
 
 Item: TypeAlias = Offer | Assignment
@@ -96,10 +97,12 @@ class Workplace:
         return ack
 
     def given(self, item: Item, blobs: Mapping[str, memoryview]) -> None:
-        """Take what came with an offer or a task: it need not be fetched."""
+        """Take what came with an offer or a task: it need not be fetched. The newest few are held: a task may never be begun."""
         digest = item.body if isinstance(item, Assignment) else item.bundle
         if digest in blobs:
             self._given[digest] = blobs[digest]
+        while len(self._given) > HELD:
+            del self._given[next(iter(self._given))]
 
     async def admit(self, item: Item) -> None:
         """Return if the site's policy permits it now.

@@ -135,7 +135,7 @@ class Scheduler:
 
     def waits(self, run: Run) -> list[str]:
         """What a run that has not started waits for, a line each; not what sites that are there say of themselves."""
-        if why := self._unrecorded.get(run.id):
+        if not run.over and (why := self._unrecorded.get(run.id)):
             return [why]
         if run.state != "pending" or not run.offered:
             return []

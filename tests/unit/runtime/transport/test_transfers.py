@@ -215,9 +215,7 @@ def test_an_answer_is_held_only_up_to_its_limit_and_never_unpacked(
         tracemalloc.stop()
 
 
-def test_an_answer_that_a_proxy_sends_in_chunks_is_taken_and_held_to_its_limit(
-    kits: Path, address: str, how: Behaviour
-) -> None:
+def test_an_answer_that_a_proxy_sends_in_chunks_is_taken_and_held_to_its_limit(kits: Path, address: str, how: Behaviour) -> None:
     how.chunks = True
     own = encode(Ack(outcome="accepted"))
     how.says = [(own, "identity"), (own, "identity"), (b" " * (JSON_LIMIT + INSIDE + 1), "identity")]

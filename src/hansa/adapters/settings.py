@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 from hansa.adapters.training import Plan
-from hansa.errors import ConfigError
+from hansa.core.types import TensorType
+from hansa.errors import ConfigError, DataError, HansaError
 
 Scores: TypeAlias = Literal["softmax", "sigmoid", "raw"]
 RuleName: TypeAlias = Literal["sgd", "adam", "adamw"]
@@ -87,3 +90,20 @@ def described(
     parts += [f"{key}={value}" for key, value in (("momentum", momentum), ("weight_decay", decay)) if value]
     parts += [f"scores={scores}"] if scores else []
     return parts if metrics is None else [*parts, f"metrics={tuple(metrics)}"]
+
+
+@contextmanager
+def refusing(path: str, wanted: str, got: TensorType) -> Iterator[None]:
+    """What a model or a loss raises for rows that it does not take, as an error of ours that says what the framework says.
+
+    Raises:
+        DataError: it raised something; names the array.
+    """
+    try:
+        yield
+    except HansaError:
+        raise
+    except Exception as error:  # the model is the user's, on any framework: it may raise anything, and that is told, with the cause
+        bold = re.search(r"\x1b\[1m(.+?)\x1b", str(error))  # Keras puts the reason so
+        says = bold[1] if bold else str(error).strip().partition("\n")[0]
+        raise DataError(says, path=path, expected=wanted, got=f"{got} ({says})") from error

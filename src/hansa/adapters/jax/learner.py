@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import math
@@ -17,13 +16,13 @@ from hansa.adapters.jax.leaves import Names
 from hansa.adapters.jax.local import Client, Local, agreed
 from hansa.adapters.jax.rows import Part
 from hansa.adapters.jax.rules import Chosen, Factory
-from hansa.adapters.settings import METRICS, RuleName, Scores, described, metric_names, named, require_scores
+from hansa.adapters.settings import METRICS, RuleName, Scores, described, metric_names, named, refusing, require_scores
 from hansa.adapters.training import Plan, bucket, drawn, inputs, padded, require_targets, targets, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import TensorType
-from hansa.errors import ConfigError, DataError, HansaError
+from hansa.errors import ConfigError
 
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
 _KINDS: Mapping[str, Scores] = {  # of Optax's losses, by name, so that Optax need not be there
@@ -110,9 +109,9 @@ class JaxLearner:
         rows, goals = (jax.ShapeDtypeStruct((2, *size), dtype) for size, dtype in zip(sizes, read, strict=True))
         known = dict(self._names.spec.items)
         leaves = [jax.ShapeDtypeStruct(known[path].shape, known[path].dtype) for path in self._names.paths]
-        with _refusing("x", "rows that the model takes", x):
+        with refusing("x", "rows that the model takes", x):
             jax.eval_shape(functools.partial(self._output, key=None), leaves, rows)
-        with _refusing("y", "targets that the loss takes", y):
+        with refusing("y", "targets that the loss takes", y):
             jax.eval_shape(functools.partial(self._row_losses, key=None), leaves, rows, goals)
 
     def init(self, rng: np.random.Generator) -> Tree:
@@ -276,18 +275,6 @@ class JaxLearner:
         parts = [named(self._init), named(self._apply), f"loss={named(self._loss)}"]
         parts += described(self._plan, chosen.optimizer, chosen.momentum, chosen.weight_decay, scores=scores, metrics=metrics)
         return f"JaxLearner({', '.join(parts)})"
-
-
-@contextlib.contextmanager
-def _refusing(path: str, wanted: str, got: TensorType) -> Iterator[None]:
-    """What a model or a loss raises for shapes that it does not take, as an error of ours that says what JAX says."""
-    try:
-        yield
-    except HansaError:
-        raise
-    except Exception as error:  # the model is the user's: it may raise anything, and that is told, with the cause
-        says = str(error).strip().partition("\n")[0]
-        raise DataError(says, path=path, expected=wanted, got=f"{got} ({says})") from error
 
 
 def _groups(clients: Sequence[Client]) -> list[list[int]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -16,13 +14,13 @@ from hansa.adapters.keras.engines import Engine
 from hansa.adapters.keras.held import Held, array
 from hansa.adapters.keras.objective import Loss, Objective
 from hansa.adapters.keras.rules import Asked, Chosen, Factory
-from hansa.adapters.settings import RuleName, Scores, described, metric_names, named, require_scores
+from hansa.adapters.settings import RuleName, Scores, described, metric_names, named, refusing, require_scores
 from hansa.adapters.training import Plan, bucket, drawn, inputs, order, padded, require_targets, targets, training
 from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import TensorType
-from hansa.errors import ConfigError, DataError, HansaError
+from hansa.errors import ConfigError
 
 _ROWS = 1024  # rows of one forward pass when no gradient is taken
 
@@ -103,9 +101,9 @@ class KerasLearner:
             return
         zeros = [np.zeros((2, *(n or 0 for n in size)), kind.dtype) for kind, size in zip((x, y), sizes, strict=True)]
         rows, goals = inputs(zeros[0], self._held.floats), targets(zeros[1], self._held.floats)
-        with _refusing("x", "rows that the model takes", x):
+        with refusing("x", "rows that the model takes", x):
             output = self._held.model(keras.ops.convert_to_tensor(rows), training=False)
-        with _refusing("y", "targets that the loss takes", y):
+        with refusing("y", "targets that the loss takes", y):
             self._objective(output, keras.ops.convert_to_tensor(goals), None)
 
     def init(self, rng: np.random.Generator) -> Tree:
@@ -241,17 +239,6 @@ class _Ready(NamedTuple):
     engine: Engine
     first: list[Array]
     scheduled: bool
-
-
-@contextmanager
-def _refusing(path: str, expected: str, kind: TensorType) -> Iterator[None]:
-    try:
-        yield
-    except HansaError:
-        raise
-    except Exception as error:  # the model is the user's, on any framework: it may raise anything, and that is told, with the cause
-        says = re.search(r"\x1b\[1m(.+?)\x1b", str(error)) or re.search(r"(.+)", str(error))  # Keras puts the reason in bold
-        raise DataError("not what the model was made for", path=path, expected=expected, got=kind, hint=says and says[1]) from error
 
 
 def _values(optimizer: Any) -> list[Array]:

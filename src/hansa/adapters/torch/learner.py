@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hansa.adapters.settings import RuleName, Scores, metric_names, rule_name
+from hansa.adapters.settings import RuleName, Scores, metric_names, refusing, rule_name
 from hansa.adapters.torch import batched, leaves, rows
 from hansa.adapters.torch.held import Held
 from hansa.adapters.torch.loop import train
@@ -24,7 +24,7 @@ from hansa.core.protocols import Dataset, Evaluation, FitConfig, Update
 from hansa.core.task import Signal
 from hansa.core.trees import Array, Tree
 from hansa.core.types import TensorType
-from hansa.errors import ConfigError, DataError
+from hansa.errors import ConfigError
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 OwnFit: TypeAlias = Callable[[nn.Module, Dataset, FitConfig], Any]  # nothing, a loss, or a mapping: checked when it returns
@@ -130,9 +130,9 @@ class TorchLearner:
             floats = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
             inputs = torch.zeros(rows_of[0].shape, dtype=rows.input_dtype(rows_of[0], floats))
             targets = torch.zeros(rows_of[1].shape, dtype=rows.target_dtype(rows_of[1], floats, self._objective.targets))
-            with _refusing("x", "rows that the model takes", x):
+            with refusing("x", "rows that the model takes", x):
                 output = module(inputs)
-            with _refusing("y", "targets that the loss takes", y):
+            with refusing("y", "targets that the loss takes", y):
                 self._objective(output, targets)
 
     def init(self, rng: np.random.Generator) -> Tree:
@@ -351,13 +351,3 @@ def _honoured(names: Sequence[str], fit: OwnFit | None) -> tuple[str, ...]:
     if names and fit is None:
         raise ConfigError("the built-in loop honours all", path="honours", got=repr(names), hint="it is for fit=")
     return tuple(term for term in _TERMS if term in names)
-
-
-@contextmanager
-def _refusing(path: str, wanted: str, got: TensorType) -> Iterator[None]:
-    """What a module or a loss raises for tensors that it does not take, as an error of ours that says what torch says."""
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        says = str(error).strip().partition("\n")[0]
-        raise DataError(says, path=path, expected=wanted, got=f"{got} ({says})") from error

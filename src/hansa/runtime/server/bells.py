@@ -52,5 +52,5 @@ async def rung(heard: Collection[asyncio.Future[None]], timeout_s: float, *, gat
     """Whether one of them rang before the time was over; `gather_s` later, since what happens next often follows at once."""
     done, _ = await asyncio.wait(heard, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     if done:
-        await asyncio.sleep(gather_s)
+        await asyncio.sleep(gather_s)  # a time, not a state: something has happened, and what comes now is told with it
     return bool(done)
